@@ -1,0 +1,1 @@
+"""The command ``mx-pipeline``: one file per verb; each parses, delegates and prints."""

@@ -1,0 +1,1 @@
+"""``pipeline.yaml``: strict loading, with every error at its line and column."""
