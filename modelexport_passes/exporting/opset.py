@@ -1,0 +1,27 @@
+"""Down to an opset that the exporter writes only by a conversion which strips all metadata: scopes are carried across."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx import version_converter
+
+from modelexport_passes.errors import ModelExportError
+from modelexport_passes.scopes.carry import restore_scopes, scopes_by_value
+
+
+def convert_opset(model: ir.Model, opset: int) -> ir.Model:
+    """The model at another opset of the default domain, each node with its scope.
+
+    Raises:
+        ModelExportError: onnx has no conversion for one of the operators.
+    """
+    scopes = scopes_by_value(model)
+    try:
+        converted = version_converter.convert_version(ir.to_proto(model), opset)
+    except (RuntimeError, version_converter.ConvertError, onnx.checker.ValidationError) as error:
+        line = str(error).splitlines()[0]
+        raise ModelExportError(f"export: no conversion to opset {opset}: {line}; export at a higher opset") from error
+    result = ir.from_proto(converted)
+    restore_scopes(result, scopes)
+    return result

@@ -1,0 +1,41 @@
+"""What an export from torch leaves beside the model: example inputs, torch's own outputs, how it was exported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+RECORD_KEY = "modelexport_passes.export"
+
+
+@dataclass(frozen=True)
+class ExportRecord:
+    """Facts of one export, kept in memory with the model (``model.meta``), never saved.
+
+    Attributes:
+        exporter: the exporter that made the model, ``dynamo`` or ``torchscript``.
+        inputs: graph input name -> example input.
+        outputs: what the torch model returned for ``inputs``, in the order of the graph's outputs; empty when torch's
+            results cannot be put in that order (then ``notes`` says so).
+        notes: one line for each thing a person should know, such as why a fallback was taken.
+        seconds: wall-clock time of the export.
+    """
+
+    exporter: str
+    inputs: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict[str, "np.ndarray[Any, Any]"])
+    outputs: list[np.ndarray[Any, Any]] = field(default_factory=list["np.ndarray[Any, Any]"])
+    notes: list[str] = field(default_factory=list[str])
+    seconds: float = 0.0
+
+
+def record_of(model: ir.Model) -> ExportRecord | None:
+    """The record of the export that made this model, if it was exported in this process."""
+    return model.meta.get(RECORD_KEY)
+
+
+def set_record(model: ir.Model, record: ExportRecord) -> None:
+    """Keep a record with the model."""
+    model.meta[RECORD_KEY] = record

@@ -1,0 +1,104 @@
+"""Export through TorchScript: deprecated by torch, and still the one that takes some models.
+
+It leaves no metadata; scopes come from the names of nodes, resolved against the modules of the torch model.
+"""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from modelexport_passes.errors import ConfigError
+from modelexport_passes.scopes.recover import recover
+
+
+def export_torchscript(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None,
+    *,
+    opset: int | None,
+    dynamic_shapes: Any,
+    input_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+    optimize: bool,
+) -> ir.Model:
+    """Run torch's TorchScript exporter; scopes by name, checked against the model's modules.
+
+    Raises:
+        Exception: whatever torch raises; `modelexport_passes.exporting.export` says it in one line.
+    """
+    names = list(input_names) if input_names is not None else _input_names(model, args, kwargs or {})
+    with tempfile.TemporaryDirectory(prefix="mx-export-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            model,
+            args,
+            path,
+            kwargs=dict(kwargs) if kwargs else None,
+            opset_version=opset,
+            input_names=names,
+            output_names=output_names,
+            dynamic_axes=dynamic_axes(dynamic_shapes, names),
+            do_constant_folding=optimize,
+            dynamo=False,
+        )
+        exported = ir.load(path)
+        # The folder goes, and with it what a model over 2 GB keeps in files of its own.
+        ir.external_data.load_to_model(exported)
+    recover(exported, source="name", classes=module_classes(model))
+    return exported
+
+
+def module_classes(model: torch.nn.Module) -> dict[str, str]:
+    """Path -> qualified class of every module, an instance under each of its names."""
+    return {
+        path: f"{type(module).__module__}.{type(module).__qualname__}"
+        for path, module in model.named_modules(remove_duplicate=False)
+    }
+
+
+def dynamic_axes(dynamic_shapes: Any, names: Sequence[str]) -> dict[str, dict[int, str]] | None:
+    """``torch.export``'s dynamic shapes in the form that the TorchScript exporter reads.
+
+    Raises:
+        ConfigError: the shapes are nested; this exporter knows them per flat input.
+    """
+    if not dynamic_shapes:
+        return None
+    if isinstance(dynamic_shapes, Mapping):
+        per_input = {str(name): shape for name, shape in dynamic_shapes.items()}
+    else:
+        per_input = dict(zip(names, dynamic_shapes, strict=False))
+    axes: dict[str, dict[int, str]] = {}
+    for name, shape in per_input.items():
+        if shape is None:
+            continue
+        pairs = shape.items() if isinstance(shape, Mapping) else enumerate(shape)
+        axes[name] = {}
+        for axis, dim in pairs:
+            if not isinstance(axis, int):
+                raise ConfigError(f"dynamic_shapes[{name!r}]: nested; TorchScript takes {{axis: name}} per flat input")
+            if dim is not None and not (isinstance(dim, int) and not isinstance(dim, bool)):
+                axes[name][axis] = dim if isinstance(dim, str) else getattr(dim, "__name__", f"{name}_{axis}")
+    return {name: dims for name, dims in axes.items() if dims}
+
+
+def _input_names(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
+    """The names of ``forward``'s parameters that the example gives, as dynamo names its inputs."""
+    bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    names: list[str] = []
+    for name, value in bound.arguments.items():
+        if isinstance(value, torch.Tensor):
+            names.append(name)
+        elif value is not None and not isinstance(value, (bool, int, float, str)):
+            return []  # nested inputs: the exporter numbers them
+    return names

@@ -1,0 +1,109 @@
+"""Recovery: every operation gets the scope that the strongest source can tell; what none can tell stays unknown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import onnx_ir as ir
+
+from modelexport_passes.scopes.dataflow import infer_scopes
+from modelexport_passes.scopes.scope import Scope, Source, scope_of, set_scope
+from modelexport_passes.scopes.torch_metadata import scope_from_metadata
+from modelexport_passes.scopes.torchscript_names import ModuleNames, scopes_from_names
+from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
+
+SourceChoice = Literal["auto", "metadata", "name"]
+"""``auto``: every source, strongest first. Else: what that source tells, and what follows from it."""
+
+
+@dataclass(frozen=True)
+class ScopeStats:
+    """How the nodes of a model's graphs know their scopes.
+
+    Attributes:
+        by_source: number of nodes per source.
+        unknown: names of the nodes without a scope.
+    """
+
+    by_source: Mapping[Source, int] = field(default_factory=dict[Source, int])
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def exact(self) -> int:
+        """Nodes whose scope the exporter told."""
+        return sum(count for source, count in self.by_source.items() if source.exact)
+
+    @property
+    def inferred(self) -> int:
+        """Nodes whose scope was concluded."""
+        return sum(count for source, count in self.by_source.items() if not source.exact)
+
+
+def recover(
+    model: ir.Model, *, source: SourceChoice = "auto", classes: Mapping[str, str] | None = None
+) -> bool:
+    """Write a scope on every node of the main graph and its subgraphs that a source can tell. Returns if any was new.
+
+    A scope that a node already has is kept: it came from a source at least as strong.
+
+    Args:
+        model: changed in place. Function bodies are not visited: their scopes are relative to the function's module.
+        source: which source to trust.
+        classes: module path -> qualified class of the torch model, when it is at hand.
+    """
+    nodes = list(model.graph)
+    changed = 0
+    if source in ("auto", "metadata"):
+        changed += _write_new(nodes, {node: scope for node in nodes if (scope := scope_from_metadata(node))})
+    if source in ("auto", "name"):
+        if classes is not None:
+            modules = ModuleNames(classes, complete=True)
+        else:
+            modules = ModuleNames.from_parameters(model.graph.initializers)
+        everywhere = list(owned_nodes(model.graph))
+        changed += _write_new(everywhere, scopes_from_names(everywhere, modules))
+    changed += infer_scopes(nodes)
+    changed += _inherit(nodes)
+    return changed > 0
+
+
+def scope_stats(nodes: Iterable[ir.Node]) -> ScopeStats:
+    """Count how these nodes know their scopes."""
+    by_source: Counter[Source] = Counter()
+    unknown: list[str] = []
+    for node in nodes:
+        scope = scope_of(node)
+        if scope is None:
+            unknown.append(node.name or f"<unnamed {node.op_type}>")
+        else:
+            by_source[scope.source] += 1
+    return ScopeStats({source: by_source[source] for source in Source if by_source[source]}, tuple(unknown))
+
+
+def _write_new(nodes: Iterable[ir.Node], scopes: Mapping[ir.Node, Scope]) -> int:
+    written = 0
+    for node in nodes:
+        scope = scopes.get(node)
+        if scope is not None and scope_of(node) is None:
+            set_scope(node, scope)
+            written += 1
+    return written
+
+
+def _inherit(nodes: Sequence[ir.Node]) -> int:
+    """Bodies of If, Loop and Scan belong to the module call of the operation they are the body of."""
+    written = 0
+    stack = list(nodes)
+    while stack:
+        owner = stack.pop()
+        scope = scope_of(owner)
+        for graph in subgraphs_of(owner):
+            for node in graph:
+                if scope is not None and scope_of(node) is None:
+                    set_scope(node, scope.with_source(Source.INHERITED))
+                    written += 1
+                stack.append(node)
+    return written

@@ -1,0 +1,158 @@
+"""Tags: a scope as the string that a consumer reads, and back.
+
+The default form has one segment per frame, ``Class.attribute_path``, ``@k`` behind call k > 0::
+
+    /TestTransformer/TransformerBlock.layers.0/AttentionHead.attention/Linear.query
+
+A path that does not extend the frame before it keeps its full form behind ``^`` (``Rotary.^rotary``), so that two
+module calls never share a tag. Inside a function body a tag is relative (``AttentionHead.attention/Linear.query``, ``.``
+for the module's own operations): joined to the tag of the call with ``/`` it is the tag of the operation.
+
+Which keys a model carries is remembered in the model's own metadata, so that a pass that moves an operation to another
+place renders its tags anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import string
+from collections.abc import Iterable, Mapping
+
+import onnx_ir as ir
+
+from modelexport_passes.errors import ConfigError
+from modelexport_passes.scopes.scope import SCOPE_KEY, UNKNOWN_CLASS, Frame, Scope, escape, parse_scope, unescape
+
+TAGS_KEY = "pkg.modelexport_passes.tags"
+"""Metadata key on the model: JSON, tag key -> template, of the tags that its nodes carry."""
+
+DEFAULT_KEY = "hierarchy_tag"
+DEFAULT_TEMPLATE = "{tag}"
+TEMPLATE_FIELDS = ("tag", "path", "class", "qualified_class", "classes", "depth", "call", "source")
+
+
+def render_tag(scope: Scope) -> str:
+    """The default tag of a scope.
+
+    Example:
+        >>> from modelexport_passes.scopes.scope import Frame
+        >>> render_tag(Scope((Frame("", "m.Net"), Frame("layers.0", "m.Block", 1))))
+        '/Net/Block.layers.0@1'
+    """
+    segments: list[str] = []
+    before = ""
+    for depth, frame in enumerate(scope.frames):
+        segments.append(_segment(frame, before, root=depth == 0 and not scope.relative))
+        before = frame.path
+    if scope.relative:
+        return "/".join(segments) or "."
+    return "/" + "/".join(segments)
+
+
+def _segment(frame: Frame, before: str, *, root: bool) -> str:
+    name = escape(frame.short_class)
+    if frame.path.startswith("^") and not before.startswith("^"):
+        attribute = "^" + escape(frame.path[1:])
+    elif frame.path == before:
+        attribute = ""
+    elif not before or frame.path.startswith(before + "."):
+        attribute = escape(frame.path.removeprefix(before + ".") if before else frame.path)
+    else:
+        attribute = "^" + escape(frame.path)
+    text = name if not attribute and (root or frame.path == before) else f"{name}.{attribute}"
+    return f"{text}@{frame.call}" if frame.call else text
+
+
+def parse_tag(tag: str) -> Scope:
+    """Read a default tag. Classes come back short: a tag holds no Python module.
+
+    Raises:
+        ValueError: the text is not a default tag.
+    """
+    relative = not tag.startswith("/")
+    frames: list[Frame] = []
+    before = ""
+    for depth, segment in enumerate([] if tag == "." else tag.removeprefix("/").split("/")):
+        head, _, call = segment.partition("@")
+        name, _, attribute = head.partition(".")
+        if not name or (call and not call.isdecimal()):
+            raise ValueError(f"not a tag: {tag!r} (segment {segment!r}; expected Class.attribute_path@call)")
+        if attribute.startswith("^"):
+            path = ("^" if relative else "") + unescape(attribute[1:])
+        elif not attribute:
+            path = "" if depth == 0 else before
+        else:
+            path = f"{before}.{unescape(attribute)}" if before else unescape(attribute)
+        frames.append(Frame(path, unescape(name), int(call or 0)))
+        before = path
+    return Scope(tuple(frames), relative=relative)
+
+
+def check_template(template: str) -> None:
+    """Refuse a template that names a field we do not have.
+
+    Raises:
+        ConfigError: naming the field and those there are.
+    """
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+    except ValueError as error:
+        raise ConfigError(f"tag template {template!r}: {error}") from error
+    for field in fields:
+        if field not in TEMPLATE_FIELDS:
+            raise ConfigError(f"tag template {template!r}: no field {field!r}; there are {', '.join(TEMPLATE_FIELDS)}")
+
+
+@functools.lru_cache(maxsize=65536)
+def render(scope_text: str, template: str = DEFAULT_TEMPLATE) -> str:
+    """A scope's text form through a template (`TEMPLATE_FIELDS`)."""
+    scope = parse_scope(scope_text)
+    tag = render_tag(scope)
+    if template == DEFAULT_TEMPLATE:
+        return tag
+    return template.format_map(
+        {
+            "tag": tag,
+            "path": scope.path,
+            "class": scope.frames[-1].short_class if scope.frames else UNKNOWN_CLASS,
+            "qualified_class": scope.class_name,
+            "classes": "/".join(frame.short_class for frame in scope.frames),
+            "depth": len(scope.frames),
+            "call": scope.call,
+            "source": scope.source.value,
+        }
+    )
+
+
+# --- which tags a model carries --------------------------------------------------------------------------------------
+
+
+def tag_templates(model: ir.Model) -> dict[str, str]:
+    """Tag key -> template of the tags that this model's nodes carry."""
+    text = model.metadata_props.get(TAGS_KEY)
+    return json.loads(text) if text else {}
+
+
+def remember_template(model: ir.Model, key: str, template: str) -> None:
+    """Note that the model's nodes carry a tag under ``key``."""
+    model.metadata_props[TAGS_KEY] = json.dumps({**tag_templates(model), key: template}, sort_keys=True)
+
+
+def retag(nodes: Iterable[ir.Node], templates: Mapping[str, str]) -> int:
+    """Render the tags of these nodes from their scopes; an unknown scope has no tag. Returns how many nodes changed."""
+    changed = 0
+    for node in nodes:
+        props = node.metadata_props
+        scope_text = props.get(SCOPE_KEY)
+        different = False
+        for key, template in templates.items():
+            tag = None if scope_text is None else render(scope_text, template)
+            if props.get(key) != tag:
+                different = True
+                if tag is None:
+                    del props[key]
+                else:
+                    props[key] = tag
+        changed += different
+    return changed

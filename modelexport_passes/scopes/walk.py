@@ -1,0 +1,50 @@
+"""Walking over nodes: with the bodies they own, and over every place where a model keeps nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx_ir as ir
+
+
+def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
+    """The bodies that a node owns (If, Loop, Scan, ...), one level."""
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def owned_nodes(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
+    """These nodes and all nodes in the bodies they own, at any depth, each before its bodies."""
+    for node in nodes:
+        yield node
+        for graph in subgraphs_of(node):
+            yield from owned_nodes(graph)
+
+
+def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Every node of the model: main graph, subgraphs, functions."""
+    yield from owned_nodes(model.graph)
+    for function in model.functions.values():
+        yield from owned_nodes(function)
+
+
+def captures_of(node: ir.Node) -> list[ir.Value]:
+    """Values from outside that the bodies of a node use, in order of first use."""
+    inside: set[ir.Value] = set()
+    used: dict[ir.Value, None] = {}
+    graphs = list(subgraphs_of(node))
+    while graphs:
+        graph = graphs.pop()
+        inside.update(graph.inputs)
+        inside.update(graph.initializers.values())
+        for inner in graph:
+            inside.update(inner.outputs)
+            used.update(dict.fromkeys(value for value in inner.inputs if value is not None))
+            graphs.extend(subgraphs_of(inner))
+        used.update(dict.fromkeys(graph.outputs))
+    return [value for value in used if value not in inside]
