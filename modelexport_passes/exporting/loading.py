@@ -1,0 +1,133 @@
+"""Reading an .onnx file into an ``onnx_ir`` model: weights stay on disk, and nothing is lost without a word."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from modelexport_passes.errors import ModelExportError
+from modelexport_passes.exporting.losses import losses
+from modelexport_passes.exporting.weights import all_tensors, data_location
+
+_SHOWN = 5
+
+
+def load(path: str | os.PathLike[str]) -> ir.Model:
+    """Read a model from an .onnx file.
+
+    External data is mapped when a tensor is first looked at. Its files are checked to exist and to be long enough now,
+    so that a missing one is an error here and not in the middle of a pass.
+
+    Raises:
+        ModelExportError: there is no such file, it is not an ONNX model, it holds something that would be lost
+            (`modelexport_passes.exporting.losses`), or an external data file is missing, too short or not readable.
+    """
+    source = Path(path)
+    proto = _read(source)
+    found = list(itertools.islice(losses(proto), _SHOWN + 1))
+    if found:
+        more = f"; and more after these {_SHOWN}" if len(found) > _SHOWN else ""
+        raise ModelExportError(
+            f"load {source}: this file holds what onnx_ir cannot: {'; '.join(found[:_SHOWN])}{more}. Loading would "
+            "drop it and change the model; rewrite the file without it, with the tool that made it"
+        )
+    model = _deserialize(proto, source)
+    _locate_external_data(model, source)
+    return model
+
+
+def _read(source: Path) -> onnx.ModelProto:
+    try:
+        data = source.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelExportError(f"load {source}: there is no such file{_neighbours(source)}") from error
+    except OSError as error:
+        raise ModelExportError(f"load {source}: cannot be read: {error.strerror}") from error
+    try:
+        proto = onnx.ModelProto.FromString(data)
+    except DecodeError as error:
+        raise ModelExportError(
+            f"load {source}: not an ONNX model, or cut short ({len(data)} bytes): {error}; expected a protobuf file as "
+            "onnx.save writes it"
+        ) from error
+    if not proto.ir_version or not proto.HasField("graph"):
+        raise ModelExportError(f"load {source}: not an ONNX model: no IR version or no graph in its {len(data)} bytes")
+    return proto
+
+
+def _neighbours(source: Path) -> str:
+    if not source.parent.is_dir():
+        return f", and no directory {source.parent}"
+    names = sorted(entry.name for entry in source.parent.glob("*.onnx"))
+    return f"; {source.parent} has {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}" if names else ""
+
+
+def _deserialize(proto: onnx.ModelProto, source: Path) -> ir.Model:
+    # Millions of small objects that all stay alive: the collector only walks them again and again (half of the time).
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return ir.from_proto(proto)
+    except (ir.serde.SerdeError, ValueError, KeyError, NotImplementedError) as error:
+        raise ModelExportError(f"load {source}: the model is not valid: {_first_line(_root_cause(error))}") from error
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, KeyError):
+        return f"value {error} is used and never made"
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+# --- external data -------------------------------------------------------------------------------------------------
+
+
+def _locate_external_data(model: ir.Model, source: Path) -> None:
+    """Point external tensors at the model file's directory and check that their data is there."""
+    # Absolute: a later chdir must not lose the weights. Not resolved: data lies beside the name the user gave.
+    directory = Path(os.path.abspath(source.parent))
+    needed: dict[str, tuple[int, str]] = {}
+    for tensor in all_tensors(model):
+        if not isinstance(tensor, ir.ExternalTensor):
+            continue
+        tensor.base_dir = directory
+        end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+        location = data_location(tensor)
+        if end > needed.get(location, (-1, ""))[0]:
+            needed[location] = (end, tensor.name or "")
+    for location, (end, name) in sorted(needed.items()):
+        fault = _data_fault(directory, location, end)
+        if fault:
+            raise ModelExportError(f"load {source}: weights of {name!r} are in {location!r}, which {fault}")
+
+
+def _data_fault(directory: Path, location: str, end: int) -> str | None:
+    """Why a data file cannot serve: the rules that onnx, onnx_ir and onnxruntime all apply, as one sentence's end."""
+    path = directory / location
+    if os.path.isabs(location) or ".." in Path(location).parts:
+        return "is not below the model's directory; save the model again with its data beside it"
+    if not path.is_file():
+        return f"is missing; put it beside the model, in {directory}"
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(directory)):
+        return f"is a symbolic link out of the model's directory, to {real}; copy the file instead"
+    stat = real.stat()
+    if stat.st_nlink > 1:
+        return f"has {stat.st_nlink} hard links, which ONNX tools refuse to read; copy the file instead of linking it"
+    if stat.st_size < end:
+        return f"is too short: {stat.st_size} bytes, needed {end}; it was cut off or belongs to another model"
+    return None

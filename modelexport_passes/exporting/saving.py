@@ -1,0 +1,280 @@
+"""Writing an ``onnx_ir`` model to an .onnx file, atomically.
+
+Where the weights go is decided first, tensor by tensor:
+
+- external data that already lies in the target's directory is referenced where it is, without a copy;
+- external data from elsewhere is copied into a data file beside the model (by the kernel, where it can);
+- weights in memory go into the model file itself, or into the data file once they pass `INLINE_LIMIT` together.
+
+The order of events makes a crash at any point harmless. Everything is written below a hidden directory beside the
+target. The data file is renamed first, to a name that no file has (``model.onnx.data``, else ``model.onnx.1.data``,
+...), so whatever the old model refers to is untouched. The model file is renamed over the old one last: from that
+instant the new model is complete. Only then is a data file of ours removed that the old model alone referred to.
+A data file that would equal one that is there is not written again, so repeating a run gives the same names and bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import functools
+import mmap
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+import onnx
+import onnx_ir as ir
+
+from modelexport_passes.errors import ModelExportError
+from modelexport_passes.exporting.weights import attribute_tensors, data_directory, initializers
+
+INLINE_LIMIT = 1 << 30
+"""Bytes of weights in memory up to which a model is one file. Half of what protobuf can hold."""
+
+DATA_SUFFIX = ".data"
+_SMALL = 1024
+"""Tensors up to this many bytes always stay in the model file: shape inference reads them there."""
+
+_PROTOBUF_LIMIT = (1 << 31) - 1
+
+
+def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
+    """Write a model to an .onnx file, and its weights beside it when they are large or were external before.
+
+    Atomic: an error or an interruption leaves the files that were there, and no others. The model in memory is left as
+    it is and can be used on, also when it is saved over the very file it was loaded from. Missing directories are made.
+
+    Args:
+        model: the model.
+        path: the file to write. A symbolic link is replaced, not followed.
+
+    Raises:
+        ModelExportError: a weight has no data or its data file is gone, the graph is too large for protobuf, or the
+            directory cannot be written.
+    """
+    target = Path(os.path.abspath(path))
+    outside = _outside(model, target.parent)
+    to_write = outside + _too_large_to_embed(model)
+    made = _make_directories(target.parent)
+    try:
+        _write(model, target, to_write)
+    except OSError as error:
+        raise ModelExportError(f"save {target}: {error.strerror or error}; nothing was changed") from error
+    finally:
+        for directory in made:
+            # Not empty once the save has succeeded; then it stays.
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+
+
+def to_proto(model: ir.Model, external: Iterable[tuple[ir.Value, ir.ExternalTensor]] = ()) -> onnx.ModelProto:
+    """The model as protobuf, with some initializers written as references to external data instead of their own data.
+
+    The model is as it was afterwards.
+    """
+    before: list[tuple[ir.Value, ir.TensorProtocol | None]] = []
+    try:
+        for value, tensor in external:
+            before.append((value, value.const_value))
+            value.const_value = tensor
+        return ir.to_proto(model)
+    finally:
+        for value, tensor in before:
+            value.const_value = tensor
+
+
+# --- where weights go ------------------------------------------------------------------------------------------------
+
+
+def _outside(model: ir.Model, directory: Path) -> list[ir.Value]:
+    """Initializers whose external data lies in another directory. Checks that data to be referenced is there."""
+    here = os.path.realpath(directory)
+    real = functools.cache(os.path.realpath)
+    exists = functools.cache(os.path.isfile)
+    elsewhere: list[ir.Value] = []
+    for value in initializers(model):
+        tensor = value.const_value
+        if tensor is None:
+            raise ModelExportError(f"save: initializer {value.name!r} has no data; give it a const_value or remove it")
+        if not isinstance(tensor, ir.ExternalTensor):
+            continue
+        if not exists(tensor.path):
+            raise ModelExportError(
+                f"save: the data of {value.name!r} was in {tensor.path}, which is gone; load it again"
+            )
+        if real(data_directory(tensor)) != here:
+            elsewhere.append(value)
+    for tensor, node in attribute_tensors(model):
+        if isinstance(tensor, ir.ExternalTensor) and real(data_directory(tensor)) != here:
+            raise ModelExportError(
+                f"save: node {node.name!r} ({node.op_type}) has an attribute whose data is in {tensor.path}; "
+                f"attributes cannot move to {directory}: make it an initializer, or save into {data_directory(tensor)}"
+            )
+    return elsewhere
+
+
+def _too_large_to_embed(model: ir.Model) -> list[ir.Value]:
+    """The weights in memory that must leave the model file, all but the small ones, if they are too much together."""
+    in_memory = [value for value in initializers(model) if not isinstance(value.const_value, ir.ExternalTensor)]
+    if sum(_nbytes(value) for value in in_memory) <= INLINE_LIMIT:
+        return []
+    return [value for value in in_memory if _nbytes(value) > _SMALL and value.dtype is not ir.DataType.STRING]
+
+
+def _nbytes(value: ir.Value) -> int:
+    tensor = value.const_value
+    if tensor is None or tensor.dtype is ir.DataType.STRING:
+        return 0
+    return tensor.nbytes
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _make_directories(directory: Path) -> list[Path]:
+    """Make a directory and its parents; returns those made, deepest first."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelExportError(f"save: cannot make the directory {directory}: {error.strerror}") from error
+    return missing
+
+
+def _write(model: ir.Model, target: Path, to_write: Sequence[ir.Value]) -> None:
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    placed: Path | None = None
+    try:
+        references: list[tuple[ir.Value, ir.ExternalTensor]] = []
+        if to_write:
+            staged = _write_data(to_write, staging)
+            data_path, is_new = _settle_data(staging / _STAGED_DATA, target)
+            placed = data_path if is_new else None
+            references = [(value, _reference(value, tensor, data_path)) for value, tensor in staged]
+        proto = to_proto(model, references)
+        _write_synced(staging / target.name, _serialized(proto, target))
+        _keep_mode(target, staging / target.name)
+        superseded = list(_superseded(target, _in_use(model) | {os.path.realpath(t.path) for _, t in references}))
+        (staging / target.name).replace(target)
+        placed = None
+        for path in superseded:
+            path.unlink(missing_ok=True)
+    finally:
+        if placed is not None:
+            placed.unlink(missing_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+_STAGED_DATA = "weights"
+
+
+def _write_data(values: Sequence[ir.Value], staging: Path) -> list[tuple[ir.Value, ir.ExternalTensor]]:
+    """Write the tensors of these initializers to one file; a tensor that several share is written once."""
+    slots: dict[object, int] = {}
+    distinct: list[ir.TensorProtocol] = []
+    slot_of: list[int] = []
+    for value in values:
+        tensor = cast(ir.TensorProtocol, value.const_value)
+        key: object = tensor
+        if isinstance(tensor, ir.ExternalTensor):
+            key = (os.path.realpath(tensor.path), tensor.offset, tensor.length, tensor.nbytes)
+        if key not in slots:
+            slots[key] = len(distinct)
+            distinct.append(tensor)
+        slot_of.append(slots[key])
+    written = ir.external_data.convert_tensors_to_external(  # pyright: ignore[reportUnknownMemberType]
+        distinct, base_dir=staging, relative_path=_STAGED_DATA
+    )
+    with (staging / _STAGED_DATA).open("rb+") as file:
+        os.fsync(file.fileno())
+    return [(value, written[slot]) for value, slot in zip(values, slot_of, strict=True)]
+
+
+def _reference(value: ir.Value, written: ir.ExternalTensor, path: Path) -> ir.ExternalTensor:
+    """The reference that replaces an initializer's tensor in the model file."""
+    tensor = cast(ir.TensorProtocol, value.const_value)
+    return ir.ExternalTensor(
+        path.name,
+        written.offset,
+        written.length,
+        tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=value.name or "",
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+        base_dir=path.parent,
+    )
+
+
+def _settle_data(staged: Path, target: Path) -> tuple[Path, bool]:
+    """Give the data file its final name: the first free one, or that of a file with the same content."""
+    number = 0
+    while True:
+        middle = f".{number}" if number else ""
+        path = target.with_name(f"{target.name}{middle}{DATA_SUFFIX}")
+        if not os.path.lexists(path):
+            staged.rename(path)
+            return path, True
+        if path.is_file() and path.stat().st_nlink == 1 and filecmp.cmp(staged, path, shallow=False):
+            return path, False
+        number += 1
+
+
+def _serialized(proto: onnx.ModelProto, target: Path) -> bytes:
+    size = proto.ByteSize()
+    if size > _PROTOBUF_LIMIT:
+        raise ModelExportError(
+            f"save {target}: {size} bytes without the external weights, and protobuf ends at 2 GB; what is that large "
+            "must be tensors in attributes: make them initializers (onnx_ir's LiftConstantsToInitializersPass)"
+        )
+    return proto.SerializeToString(deterministic=True)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _keep_mode(target: Path, staged: Path) -> None:
+    if target.is_file() and not target.is_symlink():
+        shutil.copymode(target, staged)
+
+
+# --- data files of the model that is replaced -----------------------------------------------------------------------
+
+
+def _in_use(model: ir.Model) -> set[str]:
+    """Real paths of the data files that the model in memory still reads from."""
+    tensors = (value.const_value for value in initializers(model))
+    return {os.path.realpath(tensor.path) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+
+
+def _superseded(target: Path, needed: set[str]) -> Iterator[Path]:
+    """Data files that `save` once wrote for the old file at ``target`` and that nothing will need any more."""
+    pattern = re.compile(rf"{re.escape(target.name)}(\.\d+)?{re.escape(DATA_SUFFIX)}")
+    candidates = [
+        path
+        for path in sorted(target.parent.iterdir())
+        if pattern.fullmatch(path.name) and path.is_file() and os.path.realpath(path) not in needed
+    ]
+    if not candidates or not target.is_file():
+        return
+    others = [path for path in sorted(target.parent.glob("*.onnx")) if path.is_file() and path.name != target.name]
+    for path in candidates:
+        if _mentions(target, path.name) and not any(_mentions(other, path.name) for other in others):
+            yield path
+
+
+def _mentions(model_file: Path, data_name: str) -> bool:
+    """Whether the name stands anywhere in the file: cheap, and errs on the side of keeping the data."""
+    if model_file.stat().st_size == 0:
+        return False
+    with model_file.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return text.find(data_name.encode()) >= 0
