@@ -1,0 +1,80 @@
+"""The sections of ``pipeline.yaml`` and what each key takes. The JSON schema and the checks both come from here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Identifier = Annotated[str, Field(min_length=1)]
+Axes = dict[int, str | None]
+
+
+class Section(BaseModel):
+    """A mapping whose keys are all known."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=False)
+
+
+class ExportSection(Section):
+    """A torch model to export: the function that makes it, and the options of `modelexport_passes.export`."""
+
+    factory: Identifier = Field(
+        description="package.module:function, beside the file or installed; returns (model, args[, kwargs])."
+    )
+    with_: dict[str, Any] | None = Field(None, alias="with", description="Keyword arguments of the factory.")
+    exporter: Literal["dynamo", "torchscript", "auto"] = Field("dynamo", description="torch's exporter.")
+    opset: int | None = Field(None, description="Opset version of the exported model; the exporter's own if not given.")
+    dynamic_shapes: dict[str, Axes | None] | None = Field(
+        None, description="Name of a forward argument -> axis -> name of the dynamic dimension."
+    )
+    input_names: list[str] | None = Field(None, description="Names of the graph's inputs.")
+    output_names: list[str] | None = Field(None, description="Names of the graph's outputs.")
+    optimize: bool = Field(False, description="Let torch's exporter optimize the graph.")
+    root: str | None = Field(None, description="Path of the submodule to take as the root, for a model in a wrapper.")
+
+
+class InputSection(Section):
+    """Where the model comes from: exactly one of the two."""
+
+    export: ExportSection | None = Field(None, description="Export a torch model.")
+    model: Identifier | None = Field(None, description="Path of an .onnx file.")
+
+
+class StepSection(Section):
+    """One pass and its options."""
+
+    pass_: Identifier = Field(
+        alias="pass",
+        description="A built-in pass, dist/name, the file stem in a pass_dir, or package.module:Class.",
+    )
+    id: Identifier | None = Field(
+        None, description="Name of the step in reports and overrides; by default the pass name."
+    )
+    with_: dict[str, Any] | None = Field(None, alias="with", description="Options of the pass (mx-pipeline show PASS).")
+
+
+class OutputSection(Section):
+    """Where the model goes, when every step has succeeded."""
+
+    path: Identifier = Field(description="Path of the .onnx file to write.")
+
+
+class ReportSection(Section):
+    """Where the run report goes."""
+
+    json_: Identifier = Field(alias="json", description="Path of the JSON report to write.")
+
+
+class PipelineSection(Section):
+    """A pipeline file."""
+
+    version: Literal[1] = Field(description="Version of this file format.")
+    input: InputSection | None = Field(None, description="Where the model comes from; may be given at run time.")
+    steps: list[StepSection] = Field(description="The passes, in order.")
+    output: OutputSection | None = Field(None, description="Where the model goes.")
+    report: ReportSection | None = Field(None, description="Where the report goes.")
+    pass_dirs: list[Identifier] = Field(default_factory=list, description="Directories of passes of your own.")
+    verify_each: Literal["none", "structure"] = Field(
+        "structure", description="What is checked after each step that changed the model."
+    )
