@@ -102,7 +102,7 @@ def run(proto: onnx.ModelProto, feeds: Arrays) -> list[np.ndarray[Any, Any]]:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return list(session.run(None, dict(feeds)))
+    return [np.asarray(value) for value in session.run(None, dict(feeds))]
 
 
 def differences(before: onnx.ModelProto, after: onnx.ModelProto, feeds: Arrays) -> list[str]:

@@ -20,6 +20,8 @@ class View(nn.Module):
 class Folded(nn.Module):
     """Computes from constants only."""
 
+    table: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("table", torch.arange(4.0))
@@ -110,6 +112,7 @@ class NestedOutputs(nn.Module):
         self.blocks = nn.ModuleList([Nested(), Nested()])
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
+        out: dict[str, list[Tensor]] = {}
         for block in self.blocks:
             out = block(x)
             x = out["a"][0] - out["z"][0]
@@ -182,6 +185,8 @@ class Attention(nn.Module):
 
 class Rotary(nn.Module):
     """A table from positions, computed once."""
+
+    frequencies: Tensor
 
     def __init__(self) -> None:
         super().__init__()
