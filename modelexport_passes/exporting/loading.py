@@ -110,14 +110,14 @@ def _locate_external_data(model: ir.Model, source: Path) -> None:
         if end > needed.get(location, (-1, ""))[0]:
             needed[location] = (end, tensor.name or "")
     for location, (end, name) in sorted(needed.items()):
-        fault = _data_fault(directory, location, end)
+        fault = data_fault(directory, location, end)
         if fault:
             raise ModelExportError(f"load {source}: weights of {name!r} are in {location!r}, which {fault}")
 
 
-def _data_fault(directory: Path, location: str, end: int) -> str | None:
+def data_fault(directory: str | os.PathLike[str], location: str, end: int) -> str | None:
     """Why a data file cannot serve: the rules that onnx, onnx_ir and onnxruntime all apply, as one sentence's end."""
-    path = directory / location
+    path = Path(directory, location)
     if os.path.isabs(location) or ".." in Path(location).parts:
         return "is not below the model's directory; save the model again with its data beside it"
     if not path.is_file():

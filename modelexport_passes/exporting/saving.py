@@ -72,14 +72,14 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
                 directory.rmdir()
 
 
-def to_proto(model: ir.Model, external: Iterable[tuple[ir.Value, ir.ExternalTensor]] = ()) -> onnx.ModelProto:
-    """The model as protobuf, with some initializers written as references to external data instead of their own data.
+def to_proto(model: ir.Model, instead: Iterable[tuple[ir.Value, ir.TensorProtocol]] = ()) -> onnx.ModelProto:
+    """The model as protobuf, with other tensors written instead of the data of some initializers.
 
     The model is as it was afterwards.
     """
     before: list[tuple[ir.Value, ir.TensorProtocol | None]] = []
     try:
-        for value, tensor in external:
+        for value, tensor in instead:
             before.append((value, value.const_value))
             value.const_value = tensor
         return ir.to_proto(model)

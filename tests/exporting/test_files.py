@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -248,7 +249,7 @@ class TestSave:
         }
         expected = ModelExportError if isinstance(exception, OSError) else KeyboardInterrupt
         with monkeypatch.context() as patch:
-            patch.setattr(*points[moment], fail)
+            patch.setattr(points[moment][0], points[moment][1], fail)
             with pytest.raises(expected):
                 save(model, target)
             with pytest.raises(expected):

@@ -1,0 +1,1 @@
+"""Showing that a model is valid, keeps its hierarchy, and computes the same."""

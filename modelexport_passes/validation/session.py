@@ -1,0 +1,119 @@
+"""Running a model on onnxruntime exactly as it is written: CPU, no optimizations, one thread."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from modelexport_passes.errors import VerificationError
+from modelexport_passes.exporting.saving import INLINE_LIMIT, save, to_proto
+from modelexport_passes.exporting.weights import data_directory, initializers
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+# onnxruntime carries no types.
+_ort: Any = importlib.import_module("onnxruntime")
+_states: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+
+_ERRORS: tuple[type[Exception], ...] = tuple(
+    getattr(_states, name)
+    for name in (
+        "EPFail",
+        "EngineError",
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "InvalidProtobuf",
+        "NoModel",
+        "NoSuchFile",
+        "NotImplemented",
+        "RuntimeException",
+    )
+)
+"""What onnxruntime raises; its classes have no base of their own."""
+
+_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+def open_session(model: ir.Model, what: str = "the model") -> Any:
+    """An ``onnxruntime.InferenceSession`` over a model in memory, whatever its size; weights on disk are read in place.
+
+    Optimizations are off and one thread computes, so that equal models give equal bits.
+
+    Raises:
+        VerificationError: onnxruntime does not take the model; the one line that matters.
+    """
+    options = _ort.SessionOptions()
+    options.graph_optimization_level = _ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = _ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4  # what matters is raised
+    tensors = [value.const_value for value in initializers(model)]
+    folders = {data_directory(tensor) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+    in_memory = sum(
+        tensor.nbytes
+        for tensor in tensors
+        if tensor is not None and not isinstance(tensor, ir.ExternalTensor) and tensor.dtype is not ir.DataType.STRING
+    )
+    try:
+        if len(folders) > 1 or in_memory > INLINE_LIMIT:
+            with tempfile.TemporaryDirectory(prefix="modelexport_passes-") as directory:
+                path = Path(directory) / "model.onnx"
+                save(model, path)
+                return _ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        if folders:
+            options.add_session_config_entry(_FOLDER, str(Path(folders.pop()).absolute()))
+        return _ort.InferenceSession(to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except _ERRORS as error:
+        raise VerificationError(f"onnxruntime does not load {what}: {one_line(error)}") from error
+
+
+def run_session(session: Any, inputs: Mapping[str, Array], what: str = "the model") -> list[Any]:
+    """Run a session; the outputs in the graph's order.
+
+    Raises:
+        VerificationError: onnxruntime fails to run it; the one line that matters.
+    """
+    try:
+        return list(session.run(None, dict(inputs)))
+    except (*_ERRORS, ValueError) as error:
+        raise VerificationError(f"onnxruntime does not run {what}: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """The message of an onnxruntime error without its numbering and the C++ place it comes from.
+
+    Example:
+        >>> one_line(ValueError("[ONNXRuntimeError] : 1 : FAIL : /src/graph.cc:15 void Graph::Init(int (*)()) Bad node."))
+        'Bad node.'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    before = ""
+    while text != before:
+        before = text
+        text = _NUMBERING.sub("", text)
+        text = _after_signature(text) if _PLACE.match(text) else text
+    return text
+
+
+_NUMBERING = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
+_PLACE = re.compile(r"^\S+\.(cc|cpp|h|hpp|cu):\d+ ")
+
+
+def _after_signature(text: str) -> str:
+    """What follows ``file.cc:12 void Class::method(types) const``."""
+    depth = 0
+    for position, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if letter == ")" and depth == 0:
+            return text[position + 1 :].removeprefix(" const").strip() or text
+    return text
