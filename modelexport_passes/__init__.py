@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from modelexport_passes.pass_base import ModelPass, Outcome, RunContext
     from modelexport_passes.pipeline.pipeline import Pipeline, RunResult
     from modelexport_passes.pipeline.report import RunReport
-    from modelexport_passes.pipeline.step import Step, StepError
+    from modelexport_passes.pipeline.step import Step
+    from modelexport_passes.pipeline.step_error import StepError
     from modelexport_passes.scopes.scope import Frame, Scope, scope_of
 
 __version__ = "0.1.0"
@@ -66,7 +67,8 @@ _HOME = {
     "pass_base": ("ModelPass", "Outcome", "RunContext"),
     "pipeline.pipeline": ("Pipeline", "RunResult"),
     "pipeline.report": ("RunReport",),
-    "pipeline.step": ("Step", "StepError"),
+    "pipeline.step": ("Step",),
+    "pipeline.step_error": ("StepError",),
     "scopes.scope": ("Frame", "Scope", "scope_of"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -69,11 +69,11 @@ def options_of(pass_class: PassClass) -> list[Option]:
 
 def build_pass(
     pass_class: PassClass, path: DocumentPath, document: Document
-) -> tuple[ir.passes.PassBase | None, dict[str, Any], list[Problem]]:
+) -> tuple[ir.passes.PassBase | None, list[Problem]]:
     """Make a pass from the mapping of options at a path of a document; paths in it are relative to the file.
 
     Returns:
-        the pass (None if there are problems), the options as given, and the problems.
+        the pass (None if there are problems), and the problems.
     """
     given: dict[str, Any] = value_at(document.value, path) if path in document.marks else {}
     given = given or {}
@@ -95,13 +95,13 @@ def build_pass(
             where = render_path((*path, option.name))
             problems.append(Problem(document.place_of(path), where, f"missing; expected {option.expected}"))
     if problems:
-        return None, given, problems
+        return None, problems
     folder = Path(document.file).parent
     try:
-        return pass_class(**{key: relative_to(folder, value) for key, value in values.items()}), given, []
+        return pass_class(**{key: relative_to(folder, value) for key, value in values.items()}), []
     except (TypeError, ValueError, ModelExportError) as error:  # what constructors refuse options with
         problem = Problem(document.place_of(path), render_path(path), str(error))
-        return None, given, [problem]
+        return None, [problem]
 
 
 def relative_to(folder: Path, value: Any) -> Any:

@@ -34,6 +34,8 @@ def apply_overrides(document: Document, overrides: Mapping[str, Any]) -> None:
         except LookupError as error:
             problems.append(Problem(place, "", str(error.args[0])))
             continue
+        for old in [mark for mark in document.marks if mark[: len(path)] == path]:
+            del document.marks[old]
         _mark(document, path, value, place)
     if problems:
         raise ConfigFileError(problems)

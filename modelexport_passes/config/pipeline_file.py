@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +13,7 @@ from modelexport_passes.config.options import build_pass
 from modelexport_passes.config.overrides import apply_overrides, step_ids
 from modelexport_passes.config.problems import ConfigFileError, DocumentPath, Problem, render_path
 from modelexport_passes.config.schema import ExportSection, InputSection, PipelineSection
-from modelexport_passes.config.validation import check_value
+from modelexport_passes.config.validation import check_value, value_at
 from modelexport_passes.errors import ConfigError, MissingDependencyError
 from modelexport_passes.registry import Registry
 
@@ -76,58 +76,27 @@ def load_pipeline(path: Path | str, overrides: Mapping[str, Any] | None = None) 
     """
     document = load_document(Path(path))
     apply_overrides(document, overrides or {})
-    section, problems = check_value(PipelineSection, (), document)
-    if section is None:
-        # The passes are still worth checking: all errors are told at once.
-        raise ConfigFileError([*problems, *_problems_of_passes(document)])
-    return _Resolver(document, section).resolve()
-
-
-def _problems_of_passes(document: Document) -> list[Problem]:
-    """Problems of the steps of a file that has others too, as far as the steps can be made out."""
-    top = as_mapping(document.value) or {}
-    folder = Path(document.file).parent
-    try:
-        registry = Registry(folder / str(name) for name in as_list(top.get("pass_dirs")) or [])
-    except ConfigError:
-        return []  # told when the file's other problems are gone; names cannot be looked up without it
-    problems: list[Problem] = []
-    for index, item in enumerate(as_list(top.get("steps")) or []):
-        step = as_mapping(item) or {}
-        if isinstance(step.get("pass"), str) and as_mapping(step.get("with") or {}) is not None:
-            problems += _build_step(registry, step["pass"], index, document)[2]
-    return problems
-
-
-def _build_step(
-    registry: Registry, name: str, index: int, document: Document
-) -> tuple[ir.passes.PassBase | None, dict[str, Any], list[Problem]]:
-    try:
-        pass_class = registry.load(name)
-    except ConfigError as error:
-        path = ("steps", index, "pass")
-        return None, {}, [Problem(document.place_of(path), render_path(path), str(error))]
-    except MissingDependencyError as error:
-        place = document.place_of(("steps", index, "pass"))
-        raise MissingDependencyError(f"{place}: steps[{index}].pass: {error}") from error
-    return build_pass(pass_class, ("steps", index, "with"), document)
+    return _Resolver(document).resolve()
 
 
 class _Resolver:
-    """Turns the sections of a file into a `PipelineConfig`, collecting problems on the way."""
+    """Turns a document into a `PipelineConfig`, collecting problems on the way.
 
-    def __init__(self, document: Document, section: PipelineSection) -> None:
+    The whole document is checked first; then each part that is right in itself is resolved, whatever is wrong with the
+    others, so that one run tells everything.
+    """
+
+    def __init__(self, document: Document) -> None:
         self.document = document
-        self.section = section
         self.folder = Path(document.file).parent
         self.problems: list[Problem] = []
 
     def resolve(self) -> PipelineConfig:
-        section = self.section
-        source = self._input(section.input) if section.input else None
+        section, self.problems = check_value(PipelineSection, (), self.document)
+        source = self._input()
         steps = self._steps()
-        output = self._target(section.output.path, ("output", "path")) if section.output else None
-        report = self._target(section.report.json_, ("report", "json")) if section.report else None
+        output = self._target("output", "path")
+        report = self._target("report", "json")
         if output is not None and output == report:
             self._problem(("report", "json"), "is the same file as output.path; write it elsewhere")
         if self.problems:
@@ -137,13 +106,16 @@ class _Resolver:
     def _problem(self, path: DocumentPath, text: str) -> None:
         self.problems.append(Problem(self.document.place_of(path), render_path(path), text))
 
-    def _checked(self, path: DocumentPath, check: Callable[[], object]) -> None:
-        try:
-            check()
-        except ConfigError as error:
-            self._problem(path, str(error))
+    def _part(self, annotation: Any, *path: str | int) -> Any:
+        """The value at a path, read as a type; None if it is not there or not right (then that is told already)."""
+        if path not in self.document.marks or value_at(self.document.value, path) is None:
+            return None
+        return check_value(annotation, path, self.document)[0]
 
-    def _input(self, section: InputSection) -> ModelInput | ExportInput | None:
+    def _input(self) -> ModelInput | ExportInput | None:
+        section: InputSection | None = self._part(InputSection, "input")
+        if section is None:
+            return None
         if (section.export is None) == (section.model is None):
             self._problem(("input",), "expected exactly one of export and model")
             return None
@@ -155,45 +127,66 @@ class _Resolver:
         return ModelInput(path)
 
     def _export(self, section: ExportSection) -> ExportInput:
-        self._checked(("input", "export", "factory"), lambda: check_factory(section.factory, self.folder))
+        try:
+            check_factory(section.factory, self.folder)
+        except ConfigError as error:
+            self._problem(("input", "export", "factory"), str(error))
         options = {name: getattr(section, name) for name in sorted(section.model_fields_set - {"factory", "with_"})}
         return ExportInput(section.factory, self.folder, section.with_ or {}, options)
 
     def _steps(self) -> list[StepConfig]:
+        items = as_list((as_mapping(self.document.value) or {}).get("steps")) or []
         registry = self._registry()
         if registry is None:
             return []
-        ids = step_ids(self.document.value["steps"])
+        ids = step_ids(items)
         steps: list[StepConfig] = []
-        for index, (section, step_id) in enumerate(zip(self.section.steps, ids, strict=True)):
+        for index, step_id in enumerate(ids):
             if step_id in ids[:index]:
                 self._problem(("steps", index, "id"), f"{step_id!r} is the id of steps[{ids.index(step_id)}] too")
-            if "." in (section.id or ""):
-                self._problem(("steps", index, "id"), f"{section.id!r} has a dot, which overrides cannot address")
-            built, options, problems = _build_step(registry, section.pass_, index, self.document)
-            self.problems += problems
-            if built is not None:
-                steps.append(StepConfig(step_id, section.pass_, options, built))
-        if not self.section.steps:
-            self._problem(("steps",), "is empty; expected at least one step, such as - pass: validate")
+            step = self._step(registry, index, step_id)
+            if step is not None:
+                steps.append(step)
         return steps
 
+    def _step(self, registry: Registry, index: int, step_id: str) -> StepConfig | None:
+        name: str | None = self._part(str, "steps", index, "pass")
+        if name is None:
+            return None
+        try:
+            pass_class = registry.load(name)
+        except ConfigError as error:
+            self._problem(("steps", index, "pass"), str(error))
+            return None
+        except MissingDependencyError as error:
+            place = self.document.place_of(("steps", index, "pass"))
+            raise MissingDependencyError(f"{place}: steps[{index}].pass: {error}") from error
+        path = ("steps", index, "with")
+        options: dict[str, Any] | None = self._part(dict[str, Any], *path)
+        if options is None and path in self.document.marks and value_at(self.document.value, path) is not None:
+            return None
+        built, problems = build_pass(pass_class, path, self.document)
+        self.problems += problems
+        return None if built is None else StepConfig(step_id, name, options or {}, built)
+
     def _registry(self) -> Registry | None:
-        missing = False
-        for index, name in enumerate(self.section.pass_dirs):
-            if not (self.folder / name).is_dir():
-                missing = True
-                self._problem(("pass_dirs", index), f"directory {str(self.folder / name)!r} does not exist")
+        names: list[str] = self._part(list[str], "pass_dirs") or []
+        missing = [index for index, name in enumerate(names) if not (self.folder / name).is_dir()]
+        for index in missing:
+            self._problem(("pass_dirs", index), f"directory {str(self.folder / names[index])!r} does not exist")
         if missing:
             return None
         try:
-            return Registry(self.folder / name for name in self.section.pass_dirs)
+            return Registry(self.folder / name for name in names)
         except ConfigError as error:
             self._problem(("pass_dirs",), str(error))
             return None
 
-    def _target(self, name: str, path: DocumentPath) -> Path:
+    def _target(self, section: str, key: str) -> Path | None:
+        name: str | None = self._part(str, section, key)
+        if name is None:
+            return None
         target = self.folder / name
         if target.is_dir():
-            self._problem(path, f"{str(target)!r} is a directory; expected the path of a file")
+            self._problem((section, key), f"{str(target)!r} is a directory; expected the path of a file")
         return target

@@ -48,7 +48,7 @@ class StepSection(Section):
         alias="pass",
         description="A built-in pass, dist/name, the file stem in a pass_dir, or package.module:Class.",
     )
-    id: Identifier | None = Field(
+    id: Annotated[str, Field(pattern=r"^[^.\s]+$")] | None = Field(
         None, description="Name of the step in reports and overrides; by default the pass name."
     )
     with_: dict[str, Any] | None = Field(None, alias="with", description="Options of the pass (mx-pipeline show PASS).")
@@ -71,7 +71,7 @@ class PipelineSection(Section):
 
     version: Literal[1] = Field(description="Version of this file format.")
     input: InputSection | None = Field(None, description="Where the model comes from; may be given at run time.")
-    steps: list[StepSection] = Field(description="The passes, in order.")
+    steps: list[StepSection] = Field(min_length=1, description="The passes, in order.")
     output: OutputSection | None = Field(None, description="Where the model goes.")
     report: ReportSection | None = Field(None, description="Where the report goes.")
     pass_dirs: list[Identifier] = Field(default_factory=list, description="Directories of passes of your own.")

@@ -46,7 +46,7 @@ def describe(annotation: Any) -> str:
     if isinstance(origin, type) and issubclass(origin, Mapping) and len(args) == 2:
         return f"a mapping from {describe(args[0])} to {describe(args[1])}"
     if isinstance(origin, type) and issubclass(origin, Sequence | AbstractSet):
-        return f"a list of {describe(args[0])}"
+        return f"a list of {describe(args[0])}".replace("of a mapping", "of mappings")
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return one_of([f'"{member.value}"' for member in annotation])
     if isinstance(annotation, type) and issubclass(annotation, PurePath):

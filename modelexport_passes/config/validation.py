@@ -91,12 +91,13 @@ def _problem(
     expected = detail["msg"].removeprefix("Value error, ") if "error" in detail.get("ctx", {}) else ""
     expected = expected or f"expected {describe(type_at(annotation, below))}"
     constraint = "" if kind.endswith(("_type", "_error", "_parsing")) else _constraint(detail)
-    text = f"got {kind_of(got)}; {expected}{constraint}{_hint(got, type_at(annotation, below))}"
+    got_text = "an empty value" if got in ("", [], {}) else kind_of(got)
+    text = f"got {got_text}; {expected}{constraint}{_hint(got, type_at(annotation, below))}"
     return Problem(document.place_of(full), render_path(full), text)
 
 
 def _constraint(detail: ErrorDetails) -> str:
-    limits = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "at least this long:"}
+    limits = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "pattern": "of the form"}
     told = [f"{words} {detail.get('ctx', {})[name]}" for name, words in limits.items() if name in detail.get("ctx", {})]
     return f", {' and '.join(told)}" if told else ""
 

@@ -1,0 +1,117 @@
+"""Where a run's model comes from: a file, a torch model to export, or an object in memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import onnx
+import onnx_ir as ir
+
+from modelexport_passes.config.factory import call_factory
+from modelexport_passes.config.pipeline_file import ExportInput, ModelInput
+from modelexport_passes.errors import ConfigError, MissingDependencyError, ModelExportError
+from modelexport_passes.exporting.files import load
+from modelexport_passes.exporting.losses import losses
+from modelexport_passes.exporting.record import ExportRecord, record_of
+from modelexport_passes.pipeline.report import InputReport, count
+
+if TYPE_CHECKING:
+    import torch
+
+    RunInput: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | ir.Model | torch.onnx.ONNXProgram"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run's model, and how to have it once more.
+
+    Attributes:
+        model: the model that the passes work on, in place.
+        report: where it came from.
+        record: the record of its export, if it was exported.
+        again: reads it anew; None if it exists in memory only (then a copy must be made before the first pass).
+    """
+
+    model: ir.Model
+    report: InputReport
+    record: ExportRecord | None = None
+    again: Callable[[], ir.Model] | None = None
+
+
+def describe_source(source: RunInput | ModelInput | ExportInput) -> tuple[str, str]:
+    """Kind (``file``, ``export``, ``memory``) and name of a source, for reports."""
+    if isinstance(source, ModelInput):
+        return "file", str(source.path)
+    if isinstance(source, ExportInput):
+        return "export", source.factory
+    if isinstance(source, str | os.PathLike):
+        return "file", os.fspath(source)
+    return "memory", f"{type(source).__module__.partition('.')[0]}.{type(source).__name__}"
+
+
+def open_source(source: RunInput | ModelInput | ExportInput) -> Opened:
+    """Load, export or take over a model.
+
+    Raises:
+        ModelExportError: it cannot be loaded or exported; or the kind of object is not known (`ConfigError`).
+    """
+    started = time.perf_counter()
+    kind, name = describe_source(source)
+    model, again = _model_of(source)
+    record = record_of(model)
+    report = InputReport(
+        kind=kind,
+        source=name,
+        seconds=time.perf_counter() - started,
+        counts=count(model),
+        exporter=record.exporter if record else None,
+        notes=list(record.notes) if record else [],
+    )
+    return Opened(model, report, record, again)
+
+
+def _model_of(source: RunInput | ModelInput | ExportInput) -> tuple[ir.Model, Callable[[], ir.Model] | None]:
+    if isinstance(source, ExportInput):
+        return _exported(source), None
+    if isinstance(source, ModelInput):
+        return load(source.path), lambda: load(source.path)
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        return load(path), lambda: load(path)
+    if isinstance(source, onnx.ModelProto):
+        return _deserialized(source), lambda: _deserialized(source)
+    if isinstance(source, ir.Model):
+        return source, None
+    if type(source).__name__ == "ONNXProgram" and type(source).__module__.startswith("torch.onnx"):
+        from modelexport_passes.exporting.dynamo import record_scopes
+
+        record_scopes(source)
+        return source.model, None
+    expected = "a path, an onnx.ModelProto, an onnx_ir.Model or a torch.onnx.ONNXProgram"
+    raise ConfigError(f"pipeline input: got {type(cast('object', source)).__name__}; expected {expected}")
+
+
+def _exported(source: ExportInput) -> ir.Model:
+    model, args, kwargs = call_factory(source.factory, source.folder, source.factory_options)
+    try:
+        from modelexport_passes.exporting.export import export
+    except ImportError as error:
+        advice = "pip install modelexport-passes[torch]"
+        raise MissingDependencyError(f"input.export needs {error.name!r}, which is not installed; {advice}") from error
+    options: dict[str, Any] = source.export_options
+    return export(model, args, kwargs, **options)
+
+
+def _deserialized(proto: onnx.ModelProto) -> ir.Model:
+    lost = next(iter(losses(proto)), None)
+    if lost is not None:
+        raise ModelExportError(f"pipeline input: the model holds what onnx_ir would drop: {lost}")
+    try:
+        return ir.from_proto(proto)
+    except (ir.serde.SerdeError, ValueError, KeyError) as error:
+        raise ModelExportError(f"pipeline input: the model is not valid: {error.__cause__ or error}") from error
