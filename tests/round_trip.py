@@ -25,7 +25,7 @@ class RoundTrip:
     """A model plain, outlined and inlined again.
 
     Attributes:
-        plain: the model before outlining, with scopes.
+        plain: the model before outlining, with scopes and tags.
         outlined: after `mx.Outline`.
         inlined: after `mx.Inline`.
         outlined_twice: whether a second outlining claimed to change anything.
@@ -40,8 +40,9 @@ class RoundTrip:
 
 
 def round_trip(model: ir.Model, **outline_options: Any) -> RoundTrip:
-    """Recover, outline and inline; the model is changed in place and ends up inlined."""
+    """Recover, tag, outline and inline; the model is changed in place and ends up inlined."""
     mx.RecoverScopes()(model)
+    mx.InjectTags()(model)
     plain = ir.to_proto(model)
     outline, inline = mx.Outline(**outline_options), mx.Inline()
     outline(model)
@@ -71,6 +72,12 @@ def operations(proto: onnx.ModelProto) -> Counter[tuple[str, str | None]]:
         scope = mx.scope_of(node)
         counts[node.op_type, None if scope is None else chain(scope)] += 1
     return counts
+
+
+def tags(proto: onnx.ModelProto) -> Counter[tuple[str, str | None]]:
+    """(op type, tag) of every node of the main graph and its subgraphs."""
+    nodes = nodes_of(ir.from_proto(proto).graph)
+    return Counter((node.op_type, node.metadata_props.get("hierarchy_tag")) for node in nodes)
 
 
 def chain(scope: mx.Scope) -> str:
