@@ -141,7 +141,12 @@ def unescape(text: str) -> str:
 def format_scope(scope: Scope) -> str:
     """The text form of a scope; `parse_scope` is its inverse."""
     head = f".{scope.source.value}" if scope.relative else scope.source.value
-    return f"{head}|{'/'.join(map(_format_frame, scope.frames))}"
+    return f"{head}|{format_frames(scope.frames)}"
+
+
+def format_frames(frames: tuple[Frame, ...]) -> str:
+    """The text form of a stack, without how it is known."""
+    return "/".join(map(_format_frame, frames))
 
 
 def _format_frame(frame: Frame) -> str:

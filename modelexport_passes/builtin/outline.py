@@ -1,0 +1,98 @@
+"""``outline``: modules become ONNX local functions, one per distinct module, with the weights as inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from modelexport_passes.builtin.inject_tags import METADATA_IR_VERSION
+from modelexport_passes.errors import ConfigError, ModelExportError
+from modelexport_passes.outlining.facts import record
+from modelexport_passes.outlining.plan import OutlinePlan, plan_outline
+from modelexport_passes.outlining.regions import Selection
+from modelexport_passes.outlining.rewrite import rewrite
+from modelexport_passes.pass_base import ModelPass, Outcome
+from modelexport_passes.scopes.ledger import MODULE_KEY
+from modelexport_passes.scopes.tags import retag, tag_templates
+from modelexport_passes.scopes.walk import all_nodes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline(ModelPass):
+    """Turn module calls into calls of local functions.
+
+    Before -> after::
+
+        Net(x)                              Net(x)
+          MatMul  layers.0.query              Block(x, layers.0.query.weight)
+          MatMul  layers.1.query              Block(x, layers.1.query.weight)
+                                            Block(input_0, query.weight)
+                                              MatMul  query
+
+    Module calls whose bodies are equal share one function: operators, attributes, wiring, outputs, callees, dtype and
+    rank of inputs. Inputs of a function are its activations in order of use, then its weights by local name. Constants
+    that an exporter shares between modules are cloned into each; work that one module does for its siblings (a mask)
+    is placed in their caller. Scopes and tags in a body are relative to its module. ``inline`` undoes it exactly.
+
+    Operations need scopes: run ``recover-scopes`` first, or export with ``mx.export``.
+
+    Visits: main graph. Bodies of If, Loop and Scan move with their operation; functions that exist stay as they are.
+
+    Attributes:
+        modules: ``all``; ``auto``: the outermost repeated blocks; or globs over qualified class names.
+        paths: globs over module paths, besides ``modules``.
+        exclude: globs over class names or paths that stay inline.
+        on_nonconvex: what to do with a module call that other operations lie between: ``skip`` leaves its operations
+            in its caller and says so, ``error`` fails.
+        lift: ``auto`` makes constants that differ between like modules inputs; ``never`` gives each its own function.
+    """
+
+    name: ClassVar[str] = "outline"
+
+    modules: Literal["all", "auto"] | list[str] = "all"
+    paths: list[str] | None = None
+    exclude: list[str] | None = None
+    on_nonconvex: Literal["skip", "error"] = "skip"
+    lift: Literal["auto", "never"] = "auto"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.modules, str) and self.modules not in ("all", "auto"):
+            raise ConfigError(
+                f"outline: modules {self.modules!r}; expected 'all', 'auto' or a list of globs over class names"
+            )
+
+    def plan(self, model: ir.Model) -> OutlinePlan:
+        """What this pass would do to the model; changes nothing."""
+        own = [key for key, function in model.functions.items() if MODULE_KEY in function.metadata_props]
+        # With paths alone, the default "all" would make them pointless.
+        modules = () if self.modules == "all" and self.paths else self.modules
+        return plan_outline(
+            model.graph,
+            Selection(modules, self.paths or (), self.exclude or ()),
+            taken=[(domain, name) for domain, name, _ in model.functions],
+            own_calls={node for node in model.graph if node.op_identifier() in own},
+            lift=self.lift == "auto",
+        )
+
+    def call(self, model: ir.Model) -> Outcome:
+        before = len(model.graph)
+        plan = self.plan(model)
+        if plan.obstacles and self.on_nonconvex == "error":
+            reasons = "; ".join(str(obstacle) for obstacle in plan.obstacles)
+            raise ModelExportError(f"outline: {reasons}; exclude them, or set on_nonconvex: skip")
+        notes = [f"left in place: {obstacle}" for obstacle in plan.obstacles]
+        calls = sum(len(function.group.instances) for function in plan.functions)
+        if plan.functions:
+            made = rewrite(model, plan)
+            record(model, plan, made)
+            retag(all_nodes(model), tag_templates(model))
+            model.ir_version = max(model.ir_version, METADATA_IR_VERSION)
+        figures = {
+            "functions": len(plan.functions),
+            "calls": calls,
+            "main_graph": f"{before} -> {len(model.graph)}",
+            "left_in_place": len(plan.obstacles),
+        }
+        return Outcome(model, bool(plan.functions), figures=dict(figures), notes=notes)

@@ -1,0 +1,111 @@
+"""The canonical form of an operation: equal exactly when two operations do the same to the same kind of inputs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Sequence
+
+import onnx_ir as ir
+
+from modelexport_passes.outlining.flow import Op, Wire
+from modelexport_passes.scopes.walk import captures_of
+
+Key = Hashable
+
+
+def operator_key(op: Op, *, constant_value: bool) -> Key:
+    """Operator, attributes and number of outputs. Without ``constant_value`` a Constant is its dtype and shape alone."""
+    node = op.node
+    if not constant_value and is_constant(op):
+        tensor = constant_tensor(op)
+        if tensor is not None:
+            return ("", "Constant", tensor.dtype, tuple(tensor.shape.numpy()))
+    return (*node.op_identifier(), attributes_key(node), len(node.outputs))
+
+
+def is_constant(op: Op) -> bool:
+    """A Constant of onnx's own domain."""
+    return op.node.op_type == "Constant" and op.node.domain in ("", "ai.onnx")
+
+
+def constant_tensor(op: Op) -> ir.TensorProtocol | None:
+    """The tensor of a Constant, whichever attribute holds it; None for strings and references."""
+    return ir.convenience.get_const_tensor(op.node.outputs[0])
+
+
+def external_key(wire: Wire) -> Key:
+    """What a shared body may rely on of a value from outside: dtype and rank, where known."""
+    value = wire.value
+    return ("outside", value.dtype, None if value.shape is None else value.shape.rank())
+
+
+def attributes_key(node: ir.Node) -> Key:
+    """Attributes by name, whatever their order."""
+    if not node.attributes:
+        return ()
+    captures = {value: at for at, value in enumerate(captures_of(node))}
+    return tuple(
+        (name, attribute.type, _attribute_value(attribute, captures))
+        for name, attribute in sorted(node.attributes.items())
+    )
+
+
+def _attribute_value(attribute: ir.Attr, captures: dict[ir.Value, int]) -> Key:
+    if attribute.is_ref():
+        return ("reference", attribute.ref_attr_name)
+    value = attribute.value
+    match attribute.type:
+        case ir.AttributeType.TENSOR:
+            return tensor_key(value)
+        case ir.AttributeType.TENSORS:
+            return tuple(tensor_key(tensor) for tensor in value)
+        case ir.AttributeType.GRAPH:
+            return _graph_key(value, dict(captures))
+        case ir.AttributeType.GRAPHS:
+            return tuple(_graph_key(graph, dict(captures)) for graph in value)
+        case ir.AttributeType.FLOAT:
+            return float(value).hex()
+        case ir.AttributeType.FLOATS:
+            return tuple(float(item).hex() for item in value)
+        case ir.AttributeType.INTS | ir.AttributeType.STRINGS:
+            return tuple(value)
+        case ir.AttributeType.INT | ir.AttributeType.STRING:
+            return value
+        case _:
+            return repr(value)
+
+
+def tensor_key(tensor: ir.TensorProtocol) -> Key:
+    """Dtype, shape and content."""
+    data = tensor.tobytes()
+    content = data if len(data) <= 64 else hashlib.sha256(data).digest()
+    return (tensor.dtype, tuple(tensor.shape.numpy()), content)
+
+
+def _graph_key(graph: ir.Graph, numbers: dict[ir.Value, int]) -> Key:
+    """A body: its values numbered in order, values from outside by their place among the captures."""
+    inputs = [_number(value, numbers) for value in graph.inputs]
+    initializers = [
+        (_number(value, numbers), None if value.const_value is None else tensor_key(value.const_value))
+        for value in graph.initializers.values()
+    ]
+    nodes: list[Key] = []
+    for node in graph:
+        ins = tuple(None if value is None else _number(value, numbers) for value in node.inputs)
+        attributes = tuple(
+            (name, attribute.type, _attribute_value(attribute, numbers))
+            for name, attribute in sorted(node.attributes.items())
+        )
+        outs = tuple(_number(value, numbers) for value in node.outputs)
+        nodes.append((*node.op_identifier(), attributes, ins, outs))
+    outputs = _numbers(graph.outputs, numbers)
+    types = tuple((value.dtype, None if value.shape is None else value.shape.rank()) for value in graph.inputs)
+    return (tuple(inputs), types, tuple(initializers), tuple(nodes), outputs)
+
+
+def _number(value: ir.Value, numbers: dict[ir.Value, int]) -> int:
+    return numbers.setdefault(value, len(numbers))
+
+
+def _numbers(values: Sequence[ir.Value], numbers: dict[ir.Value, int]) -> tuple[int, ...]:
+    return tuple(_number(value, numbers) for value in values)

@@ -1,0 +1,121 @@
+"""The main graph as operations and wires: what planning reads and changes instead of the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from modelexport_passes.outlining.regions import Region
+from modelexport_passes.scopes.scope import Frame, Scope, scope_of
+from modelexport_passes.scopes.walk import captures_of
+
+
+class Wire:
+    """One value as planning sees it. A cloned constant has a wire of its own for the same value.
+
+    Attributes:
+        value: the value in the model.
+        producer: the operation that makes it; None for graph inputs and initializers.
+        readers: operations that read it, once for each input or capture.
+        is_output: it is an output of the graph.
+    """
+
+    __slots__ = ("is_output", "producer", "readers", "value")
+
+    def __init__(self, value: ir.Value, producer: Op | None, *, is_output: bool = False) -> None:
+        self.value = value
+        self.producer = producer
+        self.readers: list[Op] = []
+        self.is_output = is_output
+
+    @property
+    def is_weight(self) -> bool:
+        """An initializer that no caller of the model can replace."""
+        return self.producer is None and self.value.is_initializer() and not self.value.is_graph_input()
+
+
+class Op:
+    """One operation as planning sees it.
+
+    Attributes:
+        node: the node in the model. Clones name the node they are a copy of.
+        order: position in the graph.
+        scope: what the node says; None if unknown.
+        region: where it is placed. Begins at its own module call and moves by boundary repair.
+        ins: wires of the inputs; None for an input that is left out.
+        captured: values that the bodies of the node use from outside.
+        captures: the wires that stand for them.
+        outs: wires of the outputs.
+        copy_of: wires that a cloned constant copies; None for an operation that is itself in the model.
+        local_frames: frames that a clone takes from its first reader, since its own lie elsewhere.
+        withdrawn: nothing reads it where it was: its clones serve all readers.
+    """
+
+    __slots__ = (
+        "captured", "captures", "copy_of", "ins", "local_frames", "node", "order", "outs", "region", "scope", "withdrawn"
+    )  # fmt: skip
+
+    def __init__(self, node: ir.Node, order: int, region: Region, scope: Scope | None) -> None:
+        self.node = node
+        self.order = order
+        self.region = region
+        self.scope = scope
+        self.ins: list[Wire | None] = []
+        self.captured: list[ir.Value] = []
+        self.captures: list[Wire] = []
+        self.outs: list[Wire] = []
+        self.copy_of: list[Wire] | None = None
+        self.local_frames: tuple[Frame, ...] | None = None
+        self.withdrawn = False
+
+    @property
+    def origin(self) -> str | None:
+        """Name of the value that this operation makes a copy of."""
+        return None if self.copy_of is None else self.copy_of[0].value.name
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """The module calls it belongs to where it is placed; empty if unknown."""
+        if self.local_frames is not None:
+            return self.local_frames
+        return () if self.scope is None else self.scope.frames
+
+    def reads(self) -> Iterator[Wire]:
+        """Wires of inputs, then of captures."""
+        for wire in self.ins:
+            if wire is not None:
+                yield wire
+        yield from self.captures
+
+    def reroute(self, old: Wire, new: Wire) -> None:
+        """Read ``new`` wherever ``old`` was read."""
+        self.ins = [new if wire is old else wire for wire in self.ins]
+        self.captures = [new if wire is old else wire for wire in self.captures]
+
+
+def read_graph(graph: ir.Graph, root: Region) -> list[Op]:
+    """Operations of a graph in its order, all placed at ``root`` until regions are found."""
+    outputs = set(graph.outputs)
+    wires: dict[ir.Value, Wire] = {}
+    ops: list[Op] = []
+
+    def wire_of(value: ir.Value) -> Wire:
+        if value not in wires:
+            wires[value] = Wire(value, None, is_output=value in outputs)
+        return wires[value]
+
+    for order, node in enumerate(graph):
+        op = Op(node, order, root, scope_of(node))
+        for value in node.inputs:
+            op.ins.append(None if value is None else wire_of(value))
+        op.captured = captures_of(node) if node.attributes else []
+        op.captures = [wire_of(value) for value in op.captured]
+        for value in node.outputs:
+            wire = Wire(value, op, is_output=value in outputs)
+            wires[value] = wire
+            op.outs.append(wire)
+        for wire in op.reads():
+            wire.readers.append(op)
+        ops.append(op)
+    return ops

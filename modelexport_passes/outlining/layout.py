@@ -1,0 +1,193 @@
+"""Layout: the order of operations and calls in each region, if there is one. If there is none, a region is not convex.
+
+A region is convex when no path leaves it and comes back. Then the regions and operations directly inside a region,
+each region taken as one item, have a topological order. Where they have not, regions on the cycle cannot be cut.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from modelexport_passes.outlining.flow import Op
+from modelexport_passes.outlining.placement import return_to_original
+from modelexport_passes.outlining.regions import Region, lowest_common
+
+Item = Op | Region
+Edges = dict[Item, dict[Item, None]]
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a region could not be cut.
+
+    Attributes:
+        region: the module call.
+        between: operations and module calls that lie between two parts of it.
+    """
+
+    region: Region
+    between: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.region} is not convex: {', '.join(self.between)} between its operations"
+
+
+def lay_out(every: Sequence[Op], root: Region) -> tuple[dict[Region, list[Item]], list[Obstacle]]:
+    """Order the items of every region, dissolving regions that are not convex.
+
+    Returns:
+        Region -> its items in order, empty regions left out; and what was dissolved, with the reason.
+    """
+    obstacles: list[Obstacle] = []
+    while True:
+        ops = [op for op in every if not op.withdrawn]
+        first, sizes = _extent(ops)
+        edges = _edges(ops)
+        layout: dict[Region, list[Item]] = {}
+        stuck: list[tuple[Edges, list[Item]]] = []
+        for region, items in _items(ops, root).items():
+            order = _topological_order(items, edges[region], first)
+            layout[region] = order
+            if len(order) < len(items):
+                placed = set(order)
+                stuck.append((edges[region], [item for item in items if item not in placed]))
+        if not stuck:
+            return layout, obstacles
+        found = [_weakest(cycle, sizes) for level, items in stuck for cycle in _cycles(items, level)]
+        obstacles += found
+        dissolve([obstacle.region for obstacle in found], ops, root)
+
+
+def _extent(ops: Iterable[Op]) -> tuple[dict[Item, int], dict[Region, int]]:
+    """Position of the first operation of every item, and the number of operations in every region."""
+    first: dict[Item, int] = {}
+    sizes: dict[Region, int] = defaultdict(int)
+    for op in ops:
+        first[op] = op.order
+        region: Region | None = op.region
+        while region is not None:
+            first[region] = min(first.get(region, op.order), op.order)
+            sizes[region] += 1
+            region = region.parent
+    return first, sizes
+
+
+def _items(ops: Iterable[Op], root: Region) -> dict[Region, list[Item]]:
+    items: dict[Region, dict[Item, None]] = {root: {}}
+    for op in ops:
+        items.setdefault(op.region, {})[op] = None
+        region = op.region
+        while region.parent is not None:
+            above = items.setdefault(region.parent, {})
+            if region in above:
+                break
+            above[region] = None
+            region = region.parent
+    return {region: list(found) for region, found in items.items()}
+
+
+def _edges(ops: Iterable[Op]) -> dict[Region, Edges]:
+    """For each region, which of its items must come before which."""
+    edges: dict[Region, Edges] = defaultdict(lambda: defaultdict(dict))
+    for op in ops:
+        for wire in op.reads():
+            producer = wire.producer
+            if producer is None:
+                continue
+            level = lowest_common(producer.region, op.region)
+            before, after = _item_at(producer, level), _item_at(op, level)
+            edges[level][before][after] = None
+    return edges
+
+
+def _item_at(op: Op, level: Region) -> Item:
+    """The item of ``level`` that an operation in it is, or lies in."""
+    if op.region is level:
+        return op
+    region = op.region
+    while region.parent is not level:
+        assert region.parent is not None
+        region = region.parent
+    return region
+
+
+def _topological_order(items: Sequence[Item], edges: Edges, first: Mapping[Item, int]) -> list[Item]:
+    """Kahn's algorithm, the item that came first in the graph first; shorter than ``items`` if there is a cycle."""
+    waiting: dict[Item, int] = dict.fromkeys(items, 0)
+    for followers in edges.values():
+        for item in followers:
+            waiting[item] += 1
+    ready = [(first[item], at) for at, item in enumerate(items) if not waiting[item]]
+    heapq.heapify(ready)
+    position = {item: at for at, item in enumerate(items)}
+    order: list[Item] = []
+    while ready:
+        item = items[heapq.heappop(ready)[1]]
+        order.append(item)
+        for follower in edges.get(item, ()):
+            waiting[follower] -= 1
+            if not waiting[follower]:
+                heapq.heappush(ready, (first[follower], position[follower]))
+    return order
+
+
+def _cycles(items: Sequence[Item], edges: Edges) -> list[list[Item]]:
+    """Strongly connected components of more than one item (Tarjan 1972, without recursion)."""
+    index: dict[Item, int] = {}
+    low: dict[Item, int] = {}
+    path: list[Item] = []
+    on_path: set[Item] = set()
+    found: list[list[Item]] = []
+    for start in items:
+        if start in index:
+            continue
+        work = [(start, iter(edges.get(start, ())))]
+        index[start] = low[start] = len(index)
+        path.append(start)
+        on_path.add(start)
+        while work:
+            item, followers = work[-1]
+            follower = next(followers, None)
+            if follower is None:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[item])
+                if low[item] == index[item]:
+                    component: list[Item] = []
+                    while not component or component[-1] is not item:
+                        component.append(path.pop())
+                        on_path.discard(component[-1])
+                    if len(component) > 1:
+                        found.append(component)
+            elif follower not in index:
+                index[follower] = low[follower] = len(index)
+                path.append(follower)
+                on_path.add(follower)
+                work.append((follower, iter(edges.get(follower, ()))))
+            elif follower in on_path:
+                low[item] = min(low[item], index[follower])
+    return found
+
+
+def _weakest(cycle: Sequence[Item], sizes: Mapping[Region, int]) -> Obstacle:
+    """The region of a cycle that costs least to give up, and what stands in its way."""
+    regions = [item for item in cycle if isinstance(item, Region)]
+    region = min(regions, key=lambda region: (sizes[region], region.frames))
+    between = sorted(str(item) if isinstance(item, Region) else str(item.node.name) for item in cycle if item is not region)
+    return Obstacle(region, tuple(between[:3]))
+
+
+def dissolve(regions: Iterable[Region], ops: Iterable[Op], root: Region) -> None:
+    """Give the operations of these regions to the regions above."""
+    gone = set(regions)
+    for region in gone:
+        region.dissolve()
+    for op in ops:
+        while op.region in gone:
+            assert op.region.parent is not None
+            op.region = op.region.parent
+            if op.region is root and op.copy_of is not None:
+                return_to_original(op, root)

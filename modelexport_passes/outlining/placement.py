@@ -1,0 +1,269 @@
+"""Boundary repair: where each operation is placed, so that regions can be cut.
+
+Attribution is not placement. What exporters and optimizers share between modules (a constant, a mask computed in layer 0
+and used by all) keeps its scope, but a region that holds it would feed its siblings from within. So
+
+* a small constant, and what is computed from constants alone, is cloned into each region that reads it;
+* an operation that depends on no weight and on nothing computed inside the module, whose result is used both inside
+  and outside of it, is hoisted to the lowest region that holds all its readers.
+
+Nothing is recomputed that costs: only constants are cloned, only moved operations are hoisted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import onnx_ir as ir
+
+from modelexport_passes.outlining.flow import Op, Wire
+from modelexport_passes.outlining.regions import Region, lowest_common
+from modelexport_passes.scopes.walk import subgraphs_of
+
+CLONE_LIMIT = 1024
+"""Elements of the largest constant that is cloned; larger ones are handed over as inputs."""
+
+EMBED_LIMIT = 64
+"""Elements of the largest initializer (shapes, axes, scalars) that is embedded as a constant."""
+
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"}
+)
+_SHAPE_ONLY = frozenset({"Shape", "Size"})
+_INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
+
+
+def repair(ops: Sequence[Op], root: Region) -> list[Op]:
+    """Place every operation; returns the clones, which are further operations to place."""
+    constant = _constants(ops)
+    free = _free_depths(ops, constant)
+    demanded: dict[Op, Region] = {}
+    clones: list[Op] = []
+    for op in reversed(ops):
+        if op in constant:
+            clones += _clone_to_readers(op, root)
+            continue
+        target = _hoist_target(op, root, free, demanded)
+        if target is not op.region:
+            op.region = target
+            for wire in op.reads():
+                producer = wire.producer
+                if producer is not None and producer not in constant:
+                    before = demanded.get(producer)
+                    demanded[producer] = target if before is None else lowest_common(before, target)
+    clones += _embed_initializers(ops, clones, root)
+    return clones
+
+
+# --- constants -------------------------------------------------------------------------------------------------------
+
+
+def _constants(ops: Iterable[Op]) -> set[Op]:
+    """Operations that make a small value from constants alone."""
+    found: set[Op] = set()
+    for op in ops:
+        node = op.node
+        if node.domain not in ("", "ai.onnx") or op.captures or node.op_type in _RANDOM or any(subgraphs_of(node)):
+            continue
+        if all(wire is None or (wire.producer in found) or is_embeddable(wire) for wire in op.ins) and all(
+            _is_small(wire.value, from_constant=node.op_type == "Constant") for wire in op.outs
+        ):
+            found.add(op)
+    return found
+
+
+def _is_small(value: ir.Value, *, from_constant: bool) -> bool:
+    if from_constant:
+        node = value.producer()
+        tensor = node.attributes.get("value") if node is not None else None
+        return tensor is None or tensor.is_ref() or tensor.as_tensor().size <= CLONE_LIMIT
+    shape = value.shape
+    if shape is None:
+        return False
+    size = 1
+    for dim in shape:
+        if not isinstance(dim, int):
+            return False
+        size *= dim
+    return size <= CLONE_LIMIT
+
+
+def is_embeddable(wire: Wire) -> bool:
+    """An initializer that is no weight but a shape, axes or a scalar that an optimizer folded."""
+    value = wire.value
+    tensor = value.const_value
+    name = value.name or ""
+    is_parameter = "pkg.torch.export.graph_signature.InputSpec.kind" in value.metadata_props or (
+        "." in name and not name.startswith("/")
+    )
+    if not wire.is_weight or tensor is None or is_parameter or wire.is_output:
+        return False
+    return tensor.size <= EMBED_LIMIT if tensor.dtype in _INTEGERS else tensor.size == 1
+
+
+def _clone_to_readers(op: Op, root: Region) -> list[Op]:
+    """One copy of a constant in each region that reads it; the operation itself serves the main graph, or no one."""
+    for wire in op.outs:
+        wire.readers = [reader for reader in wire.readers if not reader.withdrawn]
+    regions = dict.fromkeys(reader.region for wire in op.outs for reader in wire.readers)
+    if any(wire.is_output for wire in op.outs):
+        regions[root] = None
+    if not regions or list(regions) == [op.region]:
+        return []
+    clones = [_clone(op, region) for region in regions if region is not root]
+    op.region = root
+    op.withdrawn = root not in regions
+    return clones
+
+
+def _clone(op: Op, region: Region) -> Op:
+    """A copy of a constant operation in a region, and its readers there moved to it."""
+    copy = Op(op.node, op.order, region, op.scope)
+    copy.ins = list(op.ins)
+    for wire in copy.reads():
+        wire.readers.append(copy)
+    for wire in op.outs:
+        own = Wire(wire.value, copy)
+        own.readers = [reader for reader in wire.readers if reader.region is region]
+        wire.readers = [reader for reader in wire.readers if reader.region is not region]
+        for reader in dict.fromkeys(own.readers):
+            reader.reroute(wire, own)
+        copy.outs.append(own)
+    copy.copy_of = op.outs
+    _localise(copy)
+    return copy
+
+
+def return_to_original(op: Op, root: Region) -> None:
+    """Let a copy that has come to lie in the main graph give its readers back to what it is a copy of."""
+    assert op.copy_of is not None
+    for own, wire in zip(op.outs, op.copy_of, strict=True):
+        for reader in dict.fromkeys(own.readers):
+            reader.reroute(own, wire)
+        wire.readers.extend(own.readers)
+        own.readers = []
+    op.withdrawn = True
+    for wire in op.copy_of:
+        if wire.producer is not None:
+            _reinstate(wire.producer, root)
+
+
+def _reinstate(op: Op, root: Region) -> None:
+    if not op.withdrawn:
+        return
+    op.withdrawn = False
+    op.region = root
+    for wire in op.reads():
+        wire.readers.append(op)
+        if wire.producer is not None:
+            _reinstate(wire.producer, root)
+
+
+def _localise(op: Op) -> None:
+    """A shared constant takes the frames of its first reader: the same ones in every like region."""
+    reader = min((reader for wire in op.outs for reader in wire.readers), key=lambda reader: reader.order, default=None)
+    if reader is not None:
+        op.local_frames = reader.local_frames or (reader.scope.frames if reader.scope else None)
+
+
+def _embed_initializers(ops: Sequence[Op], clones: Sequence[Op], root: Region) -> list[Op]:
+    """Make small folded initializers constants of the regions that read them."""
+    wires: dict[Wire, None] = {}
+    for op in (*ops, *clones):
+        if op.region is not root and not op.withdrawn:
+            wires.update((wire, None) for wire in op.reads() if is_embeddable(wire))
+    embedded: list[Op] = []
+    for wire in wires:
+        by_region: dict[Region, list[Op]] = {}
+        for reader in wire.readers:
+            if reader.withdrawn:
+                continue
+            by_region.setdefault(reader.region, []).append(reader)
+        for region, readers in by_region.items():
+            if region is root:
+                continue
+            op = Op(_constant_node(wire.value), min(reader.order for reader in readers), region, None)
+            own = Wire(op.node.outputs[0], op)
+            own.readers = readers
+            for reader in dict.fromkeys(readers):
+                reader.reroute(wire, own)
+            op.outs = [own]
+            op.copy_of = [wire]
+            _localise(op)
+            embedded.append(op)
+        wire.readers = by_region.get(root, [])
+    return embedded
+
+
+def _constant_node(value: ir.Value) -> ir.Node:
+    tensor = value.const_value
+    assert tensor is not None  # is_embeddable
+    node = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], name=f"Constant_{value.name}")
+    output = node.outputs[0]
+    output.name, output.type, output.shape = value.name, value.type, value.shape
+    return node
+
+
+# --- hoisting --------------------------------------------------------------------------------------------------------
+
+
+def _free_depths(ops: Iterable[Op], constant: set[Op]) -> dict[Op, int]:
+    """How far up each weight-free operation can go: the least depth of a region where all it needs is there.
+
+    An operation that is missing here stays at home: it uses a weight, a random number, a body, or an activation.
+    """
+    depths: dict[Op, int] = {}
+    for op in ops:
+        if op in constant or op.captures or op.node.op_type in _RANDOM or any(subgraphs_of(op.node)):
+            continue
+        depth = 0
+        for wire in op.reads():
+            producer = wire.producer
+            if producer in constant or is_embeddable(wire):
+                continue
+            if producer in depths:
+                depth = max(depth, depths[producer])
+            elif producer is not None and op.node.op_type in _SHAPE_ONLY:
+                depth = max(depth, lowest_common(producer.region, op.region).depth)
+            elif producer is not None or wire.is_weight:
+                break
+        else:
+            depths[op] = min(depth, op.region.depth)
+    return depths
+
+
+def _hoist_target(op: Op, root: Region, free: dict[Op, int], demanded: dict[Op, Region]) -> Region:
+    """Where an operation goes: up to its readers if it may and must, else it stays."""
+    home = op.region
+    if op not in free or home is root:
+        return home
+    readers = [reader.region for wire in op.outs for reader in wire.readers]
+    if any(wire.is_output for wire in op.outs):
+        readers.append(root)
+    if not readers:
+        return home
+    target = home
+    for region in readers:
+        target = lowest_common(target, region)
+    if target is home:
+        return home
+    forced = op in demanded and lowest_common(demanded[op], target) is target
+    if not forced:
+        top = home
+        while top.parent is not target:
+            assert top.parent is not None
+            top = top.parent
+        if not any(lowest_common(top, region) is top for region in readers):
+            return home  # used outside alone: it is what the module returns
+    while target.depth < free[op]:
+        target = _step_down(target, home)
+    return target
+
+
+def _step_down(target: Region, home: Region) -> Region:
+    """The region one below ``target`` on the way to ``home``."""
+    region = home
+    while region.parent is not target:
+        assert region.parent is not None
+        region = region.parent
+    return region

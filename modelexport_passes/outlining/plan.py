@@ -1,0 +1,126 @@
+"""The plan of an outlining: every decision, as values that can be read, printed and tested before anything moves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from modelexport_passes.outlining.boundary import find_results
+from modelexport_passes.outlining.flow import Op, read_graph
+from modelexport_passes.outlining.layout import Obstacle, dissolve, lay_out
+from modelexport_passes.outlining.naming import Formal, Names, function_identity, name_formals
+from modelexport_passes.outlining.placement import repair
+from modelexport_passes.outlining.regions import Frames, Region, Selection, find_regions
+from modelexport_passes.outlining.sharing import Bodies, Group, share
+from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionPlan:
+    """One function to make.
+
+    Attributes:
+        domain: the class's Python module.
+        name: the class, with ``_1``, ``_2`` for further bodies.
+        group: the module calls that share it.
+        formals: its inputs.
+    """
+
+    domain: str
+    name: str
+    group: Group
+    formals: list[Formal]
+
+
+@dataclass(frozen=True, eq=False)
+class OutlinePlan:
+    """What outlining will do.
+
+    Attributes:
+        ops: every operation, clones and withdrawn ones included.
+        bodies: the regions, their order and what they share.
+        functions: what to make, callers before callees, in call order.
+        obstacles: module calls that cannot be cut, with the reason.
+    """
+
+    ops: list[Op]
+    bodies: Bodies
+    functions: list[FunctionPlan]
+    obstacles: list[Obstacle]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{plan.domain}::{plan.name}({', '.join(formal.name for formal in plan.formals)}) "
+            f"for {', '.join(map(str, plan.group.instances))}"
+            for plan in self.functions
+        ]
+        return "\n".join(lines + [str(obstacle) for obstacle in self.obstacles])
+
+
+def plan_outline(
+    graph: ir.Graph, selection: Selection, *, taken: Collection[tuple[str, str]], own_calls: Collection[ir.Node], lift: bool
+) -> OutlinePlan:
+    """Decide which module calls become calls of which functions. Changes nothing.
+
+    Args:
+        graph: the main graph; operations without a scope stay where they are.
+        selection: which module calls.
+        taken: domain and name of functions that exist.
+        own_calls: calls that an earlier outlining made; they lie in the region around their module call.
+        lift: let constants that differ between like modules become inputs.
+    """
+    root = Region((), None)
+    ops = read_graph(graph, root)
+    stacks = {op: _stack(op, own_calls) for op in ops}
+    distinct = list(dict.fromkeys(stacks.values()))
+    innermost = find_regions(distinct, root, selection.predicate(distinct))
+    for op, stack in stacks.items():
+        op.region = innermost[stack]
+    ops += repair(ops, root)
+    layout, obstacles = lay_out(ops, root)
+    while True:
+        results = find_results(layout, root)
+        dead = [region for region, wires in results.items() if not wires]
+        if not dead:
+            break
+        dissolve(dead, ops, root)
+        layout, more = lay_out(ops, root)
+        obstacles += more
+    bodies = Bodies(root, layout, results)
+    share(bodies, lift=lift)
+    return OutlinePlan(ops, bodies, _name_functions(bodies, taken), obstacles)
+
+
+def _stack(op: Op, own_calls: Collection[ir.Node]) -> Frames:
+    if op.scope is None or op.scope.relative:
+        return ()
+    return op.scope.frames[:-1] if op.node in own_calls else op.scope.frames
+
+
+def _name_functions(bodies: Bodies, taken: Collection[tuple[str, str]]) -> list[FunctionPlan]:
+    names: dict[str, Names] = {}
+    for domain, name in taken:
+        names.setdefault(domain, Names()).take(name)
+    plans: list[FunctionPlan] = []
+    planned: set[Group] = set()
+    for region in bodies.in_call_order():
+        group = bodies.group_of[region]
+        if group in planned:
+            continue
+        planned.add(group)
+        domain, name = function_identity(group.body.frame)
+        formals = name_formals(group.columns, group.body, _value_names(group.body, bodies))
+        plans.append(FunctionPlan(domain, names.setdefault(domain, Names()).take(name), group, formals))
+    return plans
+
+
+def _value_names(region: Region, bodies: Bodies) -> set[str]:
+    """Names of the values made in a body, those in the bodies of its operations included."""
+    names = {str(wire.value.name) for item in bodies.layout[region] for wire in bodies.results_of(item)}
+    nodes = [item.node for item in bodies.layout[region] if isinstance(item, Op) and item.node.attributes]
+    for graph in [graph for node in owned_nodes(nodes) for graph in subgraphs_of(node)]:
+        names.update(str(value.name) for value in (*graph.inputs, *graph.initializers.values()))
+        names.update(str(value.name) for node in graph for value in node.outputs)
+    return names

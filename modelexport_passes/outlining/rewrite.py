@@ -1,0 +1,208 @@
+"""Carrying out a plan: nodes move into functions, calls take their places. Nothing is copied but shared constants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import onnx_ir as ir
+
+from modelexport_passes.outlining.flow import Op, Wire
+from modelexport_passes.outlining.layout import Item
+from modelexport_passes.outlining.naming import Names, local_name
+from modelexport_passes.outlining.plan import FunctionPlan, OutlinePlan
+from modelexport_passes.outlining.regions import Region
+from modelexport_passes.outlining.sharing import Bodies, Column, Group
+from modelexport_passes.outlining.types import Shapes, common_shape, general_shapes
+from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
+
+Made = dict[Item, ir.Node]
+Functions = Mapping[Group, FunctionPlan]
+
+
+def rewrite(model: ir.Model, plan: OutlinePlan) -> Made:
+    """Rewrite the model's main graph as planned. Returns the node that each operation and call has become."""
+    graph, bodies = model.graph, plan.bodies
+    originals = [op for op in plan.ops if op.copy_of is None]
+    wires = {wire.value: wire for op in originals for wire in op.outs}
+    outputs = list(graph.outputs)
+    graph.outputs.clear()  # one that moves into a function becomes an output there
+    graph.remove([op.node for op in originals])
+    stay = {item for region in _kept_regions(bodies) for item in bodies.layout[region]}
+    for op in originals:
+        if op not in stay:
+            _detach(op.node)
+
+    shapes: Shapes = {}
+    functions: Functions = {function.group: function for function in plan.functions}
+    made: Made = {}
+    for function in plan.functions:
+        shapes.update(general_shapes(function.group, bodies))
+        _make_function(model, function, bodies, functions, made)
+    main = _Body(bodies, functions, graph.initializers)
+    graph.extend(main.build(bodies.root, made))
+    graph.outputs.extend(main.values[wires[value]] if value in wires else value for value in outputs)
+    for value, shape in shapes.items():
+        value.shape = shape
+    _drop_embedded(graph, plan)
+    return made
+
+
+def _kept_regions(bodies: Bodies) -> list[Region]:
+    return [bodies.root, *(group.body for group in bodies.groups)]
+
+
+def _drop_embedded(graph: ir.Graph, plan: OutlinePlan) -> None:
+    """Initializers of which every user was given a constant of its own go."""
+    embedded = {wire.value: None for op in plan.ops for wire in op.copy_of or () if wire.producer is None}
+    for value in embedded:
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[str(value.name)]
+
+
+def _detach(node: ir.Node) -> None:
+    """A node that another one stands for: it no longer uses anything."""
+    for at in range(len(node.inputs)):
+        node.replace_input_with(at, None)
+    for graph in subgraphs_of(node):
+        graph.outputs.clear()
+        for inner in graph:
+            _detach(inner)
+
+
+def _make_function(model: ir.Model, function: FunctionPlan, bodies: Bodies, functions: Functions, made: Made) -> None:
+    inputs = {formal.column: _input(formal.name, formal.column) for formal in function.formals}
+    body = _Body(bodies, functions, [formal.name for formal in function.formals])
+    nodes = body.build(function.group.body, made, [inputs[function.group.columns[slot]] for slot in function.group.slots])
+    outputs = [body.values[wire] for wire in bodies.results[function.group.body]]
+    graph = ir.Graph(
+        list(inputs.values()),
+        outputs,
+        nodes=nodes,
+        opset_imports=_imports(nodes, model),
+        name=function.name,
+    )
+    made_function = ir.Function(function.domain, function.name, graph=graph, attributes=[])
+    model.functions[made_function.identifier()] = made_function
+    model.opset_imports.setdefault(function.domain, 1)
+
+
+def _input(name: str, column: Column) -> ir.Value:
+    values = [wire.value for wire in column]
+    return ir.Value(name=name, type=values[0].type, shape=common_shape(values))
+
+
+def _imports(nodes: Iterable[ir.Node], model: ir.Model) -> dict[str, int]:
+    """The opsets of a body: the model's own, and 1 for functions."""
+    domains = sorted({node.domain for node in owned_nodes(nodes)})
+    return {domain: model.opset_imports.get(domain, 1) for domain in domains}
+
+
+class _Body:
+    """Builds the nodes of one body: of a function, or of the main graph.
+
+    Attributes:
+        values: wire -> the value that stands for it in this body.
+    """
+
+    def __init__(self, bodies: Bodies, functions: Functions, taken: Iterable[str]) -> None:
+        self.values: dict[Wire, ir.Value] = {}
+        self._bodies = bodies
+        self._functions = functions
+        self._taken = taken
+        self._slots: Iterator[ir.Value] | None = None
+
+    def build(self, region: Region, made: Made, slots: Sequence[ir.Value] | None = None) -> list[ir.Node]:
+        """Nodes in order. ``slots`` are the formal inputs, one for each use of a value from outside."""
+        items = self._bodies.layout[region]
+        self._path = region.frame.path if region.frames else ""
+        self._slots = None if slots is None else iter(slots)
+        lasting = [item for item in items if not (isinstance(item, Op) and item.copy_of is not None)]
+        self._value_names = Names(
+            {*self._taken, *(str(wire.value.name) for item in lasting for wire in self._bodies.results_of(item))}
+        )
+        self._node_names = Names()
+        for item in items:
+            made[item] = self._place(item) if isinstance(item, Op) else self._call(item)
+        return [made[item] for item in items]
+
+    def _read(self, wire: Wire) -> ir.Value:
+        if wire in self.values:
+            return self.values[wire]
+        return wire.value if self._slots is None else next(self._slots)
+
+    def _place(self, op: Op) -> ir.Node:
+        if op.copy_of is None:
+            node = op.node
+            for at, wire in enumerate(op.ins):
+                if wire is not None and (value := self._read(wire)) is not node.inputs[at]:
+                    node.replace_input_with(at, value)
+            self._recapture(op)
+        else:
+            inputs = [None if wire is None else self._read(wire) for wire in op.ins]
+            node = _copy(op.node, inputs)
+            for value in node.outputs:
+                value.name = self._value_names.take(str(value.name))
+        node.name = self._node_names.take(node.name or node.op_type)
+        self.values.update(zip(op.outs, node.outputs, strict=True))
+        return node
+
+    def _recapture(self, op: Op) -> None:
+        """Let the bodies of an operation use what now stands for the values they captured."""
+        new = {old: self._read(wire) for old, wire in zip(op.captured, op.captures, strict=True)}
+        if all(old is value for old, value in new.items()):
+            return
+        graphs = list(subgraphs_of(op.node))
+        while graphs:
+            graph = graphs.pop()
+            for inner in graph:
+                for at, value in enumerate(inner.inputs):
+                    if value in new:
+                        inner.replace_input_with(at, new[value])
+                graphs.extend(subgraphs_of(inner))
+            for at, value in enumerate(graph.outputs):
+                if value in new:
+                    graph.outputs[at] = new[value]
+
+    def _call(self, region: Region) -> ir.Node:
+        function = self._functions[self._bodies.group_of[region]]
+        actual = dict(zip(function.group.columns, self._bodies.actuals[region], strict=True))
+        by_column = {column: self._read(actual[column]) for column in function.group.columns}
+        node = ir.Node(
+            function.domain,
+            function.name,
+            [by_column[formal.column] for formal in function.formals],
+            outputs=[_result(wire) for wire in self._bodies.results[region]],
+            name=self._node_names.take(self._call_name(region)),
+        )
+        self.values.update(zip(self._bodies.results[region], node.outputs, strict=True))
+        return node
+
+    def _call_name(self, region: Region) -> str:
+        """The path of the module, below the module whose body this is. Which call it was, only the main graph says."""
+        return local_name(region.frame.path, self._path) if self._path else str(region.frame)
+
+
+def _result(wire: Wire) -> ir.Value:
+    value = wire.value
+    shape = None if value.shape is None else value.shape.copy()
+    result = ir.Value(name=value.name, type=value.type, shape=shape, doc_string=value.doc_string)
+    result.metadata_props.update(value.metadata_props)
+    return result
+
+
+def _copy(node: ir.Node, inputs: Sequence[ir.Value | None]) -> ir.Node:
+    copy = ir.Node(
+        node.domain,
+        node.op_type,
+        inputs,
+        node.attributes.values(),
+        overload=node.overload,
+        num_outputs=len(node.outputs),
+        version=node.version,
+        name=node.name,
+        doc_string=node.doc_string,
+        metadata_props=dict(node.metadata_props),
+    )
+    for value, old in zip(copy.outputs, node.outputs, strict=True):
+        value.name, value.type, value.shape = old.name, old.type, old.shape
+    return copy

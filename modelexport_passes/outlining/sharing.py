@@ -1,0 +1,199 @@
+"""Sharing by proof: regions whose canonical bodies are equal become one function.
+
+Regions are compared from the innermost outwards, so that a call inside a body is the call of a known function. Every
+*use* of a value from outside is a slot of its own at first; slots that hold the same value in all instances become one
+formal input. So neither a weight that one instance shares and another does not, nor one value fed twice, keeps equal
+bodies apart. Constants that differ between instances move to the caller and become inputs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from modelexport_passes.outlining.canonical import constant_tensor, external_key, is_constant, operator_key, tensor_key
+from modelexport_passes.outlining.flow import Op, Wire
+from modelexport_passes.outlining.layout import Item
+from modelexport_passes.outlining.placement import return_to_original
+from modelexport_passes.outlining.regions import Region
+
+Column = tuple[Wire, ...]
+
+
+@dataclass(eq=False)
+class Group:
+    """Regions that share one function.
+
+    Attributes:
+        number: position among the groups, in order of finding.
+        instances: the regions, first called first. The first one's nodes become the body.
+        columns: one per formal input: what it is in each instance.
+        slots: for each use of a value from outside, in the order of the body, the number of its column.
+    """
+
+    number: int
+    instances: list[Region]
+    columns: list[Column] = field(default_factory=list[Column])
+    slots: list[int] = field(default_factory=list[int])
+
+    @property
+    def body(self) -> Region:
+        """The region whose nodes become the function."""
+        return self.instances[0]
+
+
+@dataclass
+class Bodies:
+    """Regions on their way to functions.
+
+    Attributes:
+        root: the main graph.
+        layout: region -> its operations and calls in order.
+        results: region -> the wires that leave it.
+        groups: regions that share, innermost first.
+        group_of: region -> its group.
+        actuals: region -> what its call passes, one wire per formal input.
+    """
+
+    root: Region
+    layout: dict[Region, list[Item]]
+    results: dict[Region, list[Wire]]
+    groups: list[Group] = field(default_factory=list[Group])
+    group_of: dict[Region, Group] = field(default_factory=dict[Region, Group])
+    actuals: dict[Region, list[Wire]] = field(default_factory=dict[Region, list[Wire]])
+
+    def reads_of(self, item: Item) -> Sequence[Wire | None]:
+        """What an item takes: inputs and captures of an operation, or the actual inputs of a call."""
+        return [*item.ins, *item.captures] if isinstance(item, Op) else self.actuals[item]
+
+    def results_of(self, item: Item) -> Sequence[Wire]:
+        """What an item makes."""
+        return item.outs if isinstance(item, Op) else self.results[item]
+
+    def calls_in(self, region: Region) -> Iterable[Region]:
+        """The calls in a body, in order."""
+        return (item for item in self.layout[region] if isinstance(item, Region))
+
+    def in_call_order(self) -> list[Region]:
+        """Every region but the root, callers before callees, in the order in which the calls run."""
+        ordered: list[Region] = []
+        stack = list(self.calls_in(self.root))[::-1]
+        while stack:
+            region = stack.pop()
+            ordered.append(region)
+            stack.extend(list(self.calls_in(region))[::-1])
+        return ordered
+
+
+def share(bodies: Bodies, *, lift: bool) -> None:
+    """Group the regions and find the inputs of each call. With ``lift``, differing constants move to callers."""
+    for level in _levels(bodies):
+        alike: dict[Hashable, list[Region]] = defaultdict(list)
+        for region in level:
+            alike[_body_key(region, bodies, constant_values=not lift)].append(region)
+        if lift:
+            _lift_differing(alike.values(), bodies)
+        for instances in alike.values():
+            _add_group(instances, bodies)
+
+
+def _levels(bodies: Bodies) -> list[list[Region]]:
+    """Regions by height above the innermost ones, each level in call order."""
+    ordered = bodies.in_call_order()
+    heights: dict[Region, int] = {}
+    for region in reversed(ordered):
+        heights[region] = 1 + max((heights[call] for call in bodies.calls_in(region)), default=-1)
+    levels: list[list[Region]] = [[] for _ in range(max(heights.values(), default=-1) + 1)]
+    for region in ordered:
+        levels[heights[region]].append(region)
+    return levels
+
+
+def _body_key(region: Region, bodies: Bodies, *, constant_values: bool) -> Hashable:
+    """The canonical body: operators and calls in order, wiring by position, what leaves it."""
+    made: dict[Wire, tuple[int, int]] = {}
+    rows: list[Hashable] = []
+    for at, item in enumerate(bodies.layout[region]):
+        wiring = tuple(
+            None if wire is None else made[wire] if wire in made else external_key(wire)
+            for wire in bodies.reads_of(item)
+        )
+        if isinstance(item, Op):
+            rows.append((operator_key(item, constant_value=constant_values), wiring))
+        else:
+            rows.append((bodies.group_of[item].number, wiring))
+        made.update((wire, (at, out)) for out, wire in enumerate(bodies.results_of(item)))
+    return (region.frame.class_name, tuple(rows), tuple(made[wire] for wire in bodies.results[region]))
+
+
+def _add_group(instances: list[Region], bodies: Bodies) -> None:
+    group = Group(len(bodies.groups), instances)
+    # Slots that hold the same value in every instance are one column.
+    numbers: dict[Column, int] = {}
+    for slot in zip(*(_outside_uses(region, bodies) for region in instances), strict=True):
+        group.slots.append(numbers.setdefault(slot, len(numbers)))
+    group.columns = list(numbers)
+    bodies.groups.append(group)
+    for at, region in enumerate(instances):
+        bodies.group_of[region] = group
+        bodies.actuals[region] = [column[at] for column in group.columns]
+
+
+def _outside_uses(region: Region, bodies: Bodies) -> list[Wire]:
+    """Each use of a value from outside, in the order of the body."""
+    made: set[Wire] = set()
+    uses: list[Wire] = []
+    for item in bodies.layout[region]:
+        uses.extend(wire for wire in bodies.reads_of(item) if wire is not None and wire not in made)
+        made.update(bodies.results_of(item))
+    return uses
+
+
+# --- constants that differ -------------------------------------------------------------------------------------------
+
+
+def _lift_differing(groups: Iterable[Sequence[Region]], bodies: Bodies) -> None:
+    """Move the constants in which regions that are else alike differ out of them, in front of their calls."""
+    moved: dict[Region, list[Op]] = {}
+    for instances in groups:
+        rows = zip(*(bodies.layout[region] for region in instances), strict=True) if len(instances) > 1 else ()
+        for row in rows:
+            constants = [item for item in row if isinstance(item, Op) and is_constant(item)]
+            if len(constants) == len(row) and len({_content(op) for op in constants}) > 1:
+                for region, op in zip(instances, constants, strict=True):
+                    moved.setdefault(region, []).append(op)
+    if moved:
+        _move_to_callers(moved, bodies)
+
+
+def _content(op: Op) -> Hashable:
+    tensor = constant_tensor(op)
+    return None if tensor is None else tensor_key(tensor)
+
+
+def _move_to_callers(moved: Mapping[Region, Sequence[Op]], bodies: Bodies) -> None:
+    before_call: dict[Region, list[Op]] = defaultdict(list)
+    originals: dict[Op, None] = {}
+    for region, ops in moved.items():
+        leaving = set(ops)
+        bodies.layout[region] = [item for item in bodies.layout[region] if item not in leaving]
+        assert region.parent is not None
+        for op in ops:
+            if region.parent is not bodies.root or op.copy_of is None:
+                op.region = region.parent
+                before_call[region].append(op)
+                continue
+            if op.copy_of[0].producer is not None:
+                originals[op.copy_of[0].producer] = None
+            return_to_original(op, bodies.root)
+    for caller in {region.parent: None for region in moved}:
+        assert caller is not None
+        # A constant that the main graph has already may stand behind the call that now needs it.
+        items: list[Item] = list(originals) if caller is bodies.root else []
+        for item in bodies.layout[caller]:
+            if isinstance(item, Region):
+                items.extend(before_call.get(item, ()))
+            if item not in originals:
+                items.append(item)
+        bodies.layout[caller] = items

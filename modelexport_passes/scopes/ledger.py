@@ -1,0 +1,94 @@
+"""The ledger: what a shared function body cannot say for each of its calls, kept on the model so that inlining can.
+
+A body is kept once; its calls differ in little: which call of a re-used module it was, a scope that is not where its
+likes have it, a constant that in the original graph was one for all. The model carries that as JSON under
+`LEDGER_KEY`; functions of other origin have no entry, and nothing is lost without one but these details.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+
+LEDGER_KEY = "pkg.modelexport_passes.ledger"
+"""Metadata key of the ledger on the model."""
+
+ORIGIN_KEY = "pkg.modelexport_passes.origin"
+"""Metadata key on a node in a body: the value of the original graph that this constant is a copy of."""
+
+MODULE_KEY = "pkg.modelexport_passes.module"
+"""Metadata key on a function: the qualified class of the module it is."""
+
+CALLS_KEY = "pkg.modelexport_passes.calls"
+"""Metadata key on a function: JSON list of the module calls it serves, ``path@call``."""
+
+
+@dataclass
+class Call:
+    """How one call differs from the body it calls.
+
+    Attributes:
+        bases: path -> index of its first call inside, where not zero.
+        scopes: name of a node in the body -> its absolute scope, where the relative one in the body is not this call's.
+        origins: name of a node in the body -> its origin, where it is not the one in the body; "" for none.
+    """
+
+    bases: dict[str, int] = field(default_factory=dict[str, int])
+    scopes: dict[str, str] = field(default_factory=dict[str, str])
+    origins: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass
+class Original:
+    """A value of the original graph that bodies have copies of.
+
+    Attributes:
+        scope: scope of its operation; None if unknown.
+        node: name of its operation; None for an initializer.
+    """
+
+    scope: str | None = None
+    node: str | None = None
+
+
+@dataclass
+class Ledger:
+    """All calls that differ, by the absolute scope of the call, and all originals, by value name."""
+
+    calls: dict[str, Call] = field(default_factory=dict[str, Call])
+    originals: dict[str, Original] = field(default_factory=dict[str, Original])
+
+    def call(self, scope: str) -> Call:
+        """The entry of a call; an empty one if it has none."""
+        return self.calls.get(scope) or Call()
+
+
+def read_ledger(model: ir.Model) -> Ledger:
+    """The model's ledger; empty if it has none."""
+    text = model.metadata_props.get(LEDGER_KEY)
+    if not text:
+        return Ledger()
+    data: Mapping[str, Any] = json.loads(text)
+    return Ledger(
+        {scope: Call(**entry) for scope, entry in data["calls"].items()},
+        {name: Original(**entry) for name, entry in data["originals"].items()},
+    )
+
+
+def write_ledger(model: ir.Model, ledger: Ledger) -> None:
+    """Keep the ledger on the model; an empty one leaves no entry."""
+    calls = {scope: _filled(entry) for scope, entry in sorted(ledger.calls.items()) if _filled(entry)}
+    if not calls and not ledger.originals:
+        model.metadata_props.pop(LEDGER_KEY, None)
+        return
+    originals = {name: _filled(entry) for name, entry in sorted(ledger.originals.items())}
+    text = json.dumps({"calls": calls, "originals": originals}, separators=(",", ":"), sort_keys=True)
+    model.metadata_props[LEDGER_KEY] = text
+
+
+def _filled(entry: Call | Original) -> dict[str, Any]:
+    return {key: value for key, value in vars(entry).items() if value}

@@ -1,0 +1,60 @@
+"""Scopes inside function bodies: relative to the function's module, and back to absolute ones at a call.
+
+Paths lose the module's own path; a path that does not lie below the module keeps its full form behind ``^``. Call
+indices count from the first call of each module inside this call of the body, so that two calls of one body agree; the
+*bases* to add at a call are zero except for modules that run more than once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from modelexport_passes.scopes.scope import Frame
+
+Frames = tuple[Frame, ...]
+Bases = Mapping[str, int]
+
+
+def call_bases(stacks: Iterable[Frames], module: Frames) -> dict[str, int]:
+    """For each path below ``module`` on these stacks, the index of its first call there; zeros left out."""
+    lowest: dict[str, int] = {}
+    for stack in stacks:
+        if stack[: len(module)] == module:
+            for frame in stack[len(module) :]:
+                lowest[frame.path] = min(lowest.get(frame.path, frame.call), frame.call)
+    return {path: call for path, call in lowest.items() if call}
+
+
+def to_relative(stack: Frames, module: Frames, bases: Bases) -> Frames | None:
+    """The frames below ``module``; None if the stack does not go through it."""
+    if stack[: len(module)] != module:
+        return None
+    own = module[-1].path
+    return tuple(
+        Frame(_relative_path(frame.path, own), frame.class_name, frame.call - bases.get(frame.path, 0))
+        for frame in stack[len(module) :]
+    )
+
+
+def to_absolute(relative: Frames, module: Frames, bases: Bases) -> Frames:
+    """The inverse of `to_relative`."""
+    own = module[-1].path if module else ""
+    frames: list[Frame] = []
+    for frame in relative:
+        path = _absolute_path(frame.path, own)
+        frames.append(Frame(path, frame.class_name, frame.call + bases.get(path, 0)))
+    return (*module, *frames)
+
+
+def _relative_path(path: str, own: str) -> str:
+    if not own:
+        return path
+    if path == own:
+        return ""
+    return path[len(own) + 1 :] if path.startswith(own + ".") else "^" + path
+
+
+def _absolute_path(path: str, own: str) -> str:
+    if path.startswith("^"):
+        return path[1:]
+    return f"{own}.{path}" if own and path else own or path
