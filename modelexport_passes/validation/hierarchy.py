@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from modelexport_passes.scopes.ledger import MODULE_KEY
 from modelexport_passes.scopes.scope import SCOPE_KEY, Frame, Scope, parse_scope
 from modelexport_passes.scopes.tags import render, tag_templates
 from modelexport_passes.scopes.walk import owned_nodes
 from modelexport_passes.validation.problem import Problem
 from modelexport_passes.validation.structure import name_of, place_of
-
-MODULE_KEY = "pkg.modelexport_passes.module"
-"""Metadata key of a function that was made from a module: the qualified name of its class."""
 
 
 @dataclass

@@ -73,8 +73,8 @@ def compare_outputs(names: Sequence[str], actual: Sequence[Any], expected: Seque
     ]
 
 
-def _compare(name: str, actual: Any, expected: Any) -> Iterator[Difference]:
-    if type(actual) is list and type(expected) is list:
+def _compare(name: str, actual: object, expected: object) -> Iterator[Difference]:
+    if isinstance(actual, list) and isinstance(expected, list):
         ours, theirs = cast("list[Any]", actual), cast("list[Any]", expected)
         if len(ours) != len(theirs):
             text = f"a sequence of {len(ours)}, expected {len(theirs)}"
@@ -87,8 +87,7 @@ def _compare(name: str, actual: Any, expected: Any) -> Iterator[Difference]:
         distance = 0.0 if same else np.inf
         yield Difference(name, same, distance, distance, "" if same else "is there on one side only")
     else:
-        ours, theirs = np.asarray(cast("Any", actual)), np.asarray(cast("Any", expected))
-        yield compare_arrays(name, ours, theirs)
+        yield compare_arrays(name, np.asarray(cast("Any", actual)), np.asarray(cast("Any", expected)))
 
 
 def compare_arrays(name: str, actual: Array, expected: Array) -> Difference:

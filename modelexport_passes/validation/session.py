@@ -92,7 +92,7 @@ def one_line(error: Exception) -> str:
     """The message of an onnxruntime error without its numbering and the C++ place it comes from.
 
     Example:
-        >>> one_line(ValueError("[ONNXRuntimeError] : 1 : FAIL : /src/graph.cc:15 void Graph::Init(int (*)()) Bad node."))
+        >>> one_line(ValueError("[ONNXRuntimeError] : 1 : FAIL : /src/graph.cc:15 void Graph::Init(int) Bad node."))
         'Bad node.'
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

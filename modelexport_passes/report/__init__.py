@@ -1,0 +1,1 @@
+"""Looking at models and runs: the module tree, comparisons, tables."""

@@ -1,0 +1,98 @@
+"""A model's operations as if all functions were inlined, each with its absolute scope; nothing is copied or changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from modelexport_passes.scopes.ledger import MODULE_KEY, Call, read_ledger
+from modelexport_passes.scopes.relative import to_absolute
+from modelexport_passes.scopes.scope import Frame, Scope, Source, format_scope, parse_scope, scope_of
+from modelexport_passes.scopes.walk import owned_nodes
+
+Frames = tuple[Frame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One node, at one place where it runs.
+
+    Attributes:
+        node: the node; that of a shared body comes once for each call.
+        frames: the module calls it runs in, root first; None if unknown.
+        source: how that is known; None if unknown.
+        callee: the function it calls; None for an operation.
+        weights: the initializers it reads, directly or as an actual of the call it stands in.
+    """
+
+    node: ir.Node
+    frames: Frames | None
+    source: Source | None
+    callee: ir.Function | None
+    weights: tuple[ir.Value, ...]
+
+
+def operations(model: ir.Model) -> Iterator[Operation]:
+    """All operations of a model, each call before the operations of its body.
+
+    Visits: main graph, subgraphs, functions at each call. Functions that call themselves are not entered.
+    """
+    calls = read_ledger(model).calls
+    yield from _in_container(model, model.graph, _Place((), {}, Call(), calls, entered=()))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a body runs.
+
+    Attributes:
+        frames: scope of the call; None if unknown.
+        actuals: what the formals stand for, down to the main graph.
+        differs: how this call differs from the shared body.
+        calls: the ledger, by absolute scope.
+        entered: the functions that are running.
+    """
+
+    frames: Frames | None
+    actuals: Mapping[ir.Value, ir.Value | None]
+    differs: Call
+    calls: Mapping[str, Call]
+    entered: tuple[ir.Function, ...]
+
+
+def _in_container(model: ir.Model, container: ir.Graph | ir.Function, place: _Place) -> Iterator[Operation]:
+    for node in owned_nodes(container):
+        scope = _scope_at(node, place)
+        inputs = [place.actuals.get(value, value) if value is not None else None for value in node.inputs]
+        weights = tuple(value for value in inputs if value is not None and value.is_initializer())
+        callee = model.functions.get(node.op_identifier())
+        frames = scope.frames if scope else None
+        yield Operation(node, frames, scope.source if scope else None, callee, weights)
+        if callee is not None and callee not in place.entered:
+            yield from _in_container(model, callee, _entered(callee, inputs, scope, place))
+
+
+def _entered(callee: ir.Function, inputs: list[ir.Value | None], scope: Scope | None, place: _Place) -> _Place:
+    return _Place(
+        frames=scope.frames if scope else None,
+        actuals=dict(zip(callee.inputs, inputs, strict=False)),
+        differs=place.calls.get(format_scope(scope), Call()) if scope else Call(),
+        calls=place.calls,
+        entered=(*place.entered, callee),
+    )
+
+
+def _scope_at(node: ir.Node, place: _Place) -> Scope | None:
+    own = place.differs.scopes.get(node.name or "")
+    scope = parse_scope(own) if own else scope_of(node)
+    if scope is None:
+        # Bodies of other makers say nothing of modules: they run in the module that calls them.
+        foreign = bool(place.entered) and MODULE_KEY not in place.entered[-1].metadata_props
+        return Scope(place.frames, Source.INHERITED) if foreign and place.frames else None
+    if not scope.relative:
+        return scope
+    if place.frames is None:
+        return None
+    return Scope(to_absolute(scope.frames, place.frames, place.differs.bases), scope.source)
