@@ -23,7 +23,8 @@ class StepError(ModelExportError):
     """
 
     def __init__(self, step: Step, reason: BaseException) -> None:
-        super().__init__(f"step {step.id!r} ({step.shown_name}) failed: {_line(reason)}")
+        told = _line(reason).removeprefix(f"{step.shown_name}: ")
+        super().__init__(f"step {step.id!r} ({step.shown_name}) failed: {told}")
         self.step_id = step.id
         self.pass_name = step.shown_name
         self.reason = reason
