@@ -31,28 +31,30 @@ _WORDS: dict[Any, str] = {
 
 def describe(annotation: Any) -> str:
     """The values a type takes, as words: ``"all", "auto" or a list of text``."""
-    members = members_of(annotation)
-    if len(members) > 1:
-        # null is what leaving the key out means; naming it only tells half of the users something new
-        return one_of([describe(member) for member in members if member is not type(None)])
-    annotation = members[0]
+    words = [word for member in members_of(annotation) for word in _alternatives(member)]
+    # null is what leaving the key out means; to name it beside others says nothing new
+    return one_of([word for word in words if word != _WORDS[None]] or words)
+
+
+def _alternatives(annotation: Any) -> list[str]:
+    """The values of a type that is no union: one entry, or one for each literal value."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
-        return one_of([f'"{value}"' if isinstance(value, str) else str(value) for value in args])
-    if keys_of(annotation):
-        return f"a mapping with the keys {', '.join(keys_of(annotation))}"
-    if annotation in _WORDS:
-        return _WORDS[annotation]
-    if isinstance(origin, type) and issubclass(origin, Mapping) and len(args) == 2:
-        return f"a mapping from {describe(args[0])} to {describe(args[1])}"
-    if isinstance(origin, type) and issubclass(origin, Sequence | AbstractSet):
-        return f"a list of {describe(args[0])}".replace("of a mapping", "of mappings")
+        return [f'"{value}"' if isinstance(value, str) else str(value) for value in args]
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return one_of([f'"{member.value}"' for member in annotation])
+        return [f'"{member.value}"' for member in annotation]
+    if keys_of(annotation):
+        return [f"a mapping with the keys {', '.join(keys_of(annotation))}"]
+    if annotation in _WORDS:
+        return [_WORDS[annotation]]
+    if isinstance(origin, type) and issubclass(origin, Mapping) and len(args) == 2:
+        return [f"a mapping from {describe(args[0])} to {describe(args[1])}"]
+    if isinstance(origin, type) and issubclass(origin, Sequence | AbstractSet):
+        return [f"a list of {describe(args[0])}".replace("of a mapping", "of mappings")]
     if isinstance(annotation, type) and issubclass(annotation, PurePath):
-        return "a path"
+        return ["a path"]
     name: str = getattr(cast("object", annotation), "__name__", str(cast("object", annotation)))
-    return f"a {name} (only in Python)"
+    return [f"a {name} (only in Python)"]
 
 
 def members_of(annotation: Any) -> list[Any]:
