@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Hashable, Sequence
 
 import onnx_ir as ir
@@ -64,15 +65,20 @@ def _attribute_value(attribute: ir.Attr, captures: dict[ir.Value, int]) -> Key:
         case ir.AttributeType.GRAPHS:
             return tuple(_graph_key(graph, dict(captures)) for graph in value)
         case ir.AttributeType.FLOAT:
-            return float(value).hex()
+            return _float32(value)
         case ir.AttributeType.FLOATS:
-            return tuple(float(item).hex() for item in value)
+            return tuple(_float32(item) for item in value)
         case ir.AttributeType.INTS | ir.AttributeType.STRINGS:
             return tuple(value)
         case ir.AttributeType.INT | ir.AttributeType.STRING:
             return value
         case _:
             return repr(value)
+
+
+def _float32(value: float) -> bytes:
+    """A float attribute as the file holds it: bits of a 32-bit float, so that -0.0 and NaN compare as themselves."""
+    return struct.pack("<f", value)
 
 
 def tensor_key(tensor: ir.TensorProtocol) -> Key:

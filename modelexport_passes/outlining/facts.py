@@ -55,10 +55,10 @@ def _record_original(op: Op, ledger: Ledger) -> None:
     original = op.copy_of[0].producer
     name = str(op.origin)
     if original is None:
-        ledger.originals[name] = Original()
+        ledger.originals[name] = Original(initializer=True)
     else:
-        scope = None if original.scope is None else format_scope(original.scope)
-        ledger.originals[name] = Original(scope, original.node.name)
+        scope = "" if original.scope is None else format_scope(original.scope)
+        ledger.originals[name] = Original(scope, original.node.name or "")
 
 
 def _record_function(

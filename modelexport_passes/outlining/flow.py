@@ -49,11 +49,13 @@ class Op:
         outs: wires of the outputs.
         copy_of: wires that a cloned constant copies; None for an operation that is itself in the model.
         local_frames: frames that a clone takes from its first reader, since its own lie elsewhere.
+        constant: it computes a small value from constants alone.
         withdrawn: nothing reads it where it was: its clones serve all readers.
     """
 
     __slots__ = (
-        "captured", "captures", "copy_of", "ins", "local_frames", "node", "order", "outs", "region", "scope", "withdrawn"
+        "captured", "captures", "constant", "copy_of", "ins", "local_frames", "node", "order", "outs", "region", "scope",
+        "withdrawn",
     )  # fmt: skip
 
     def __init__(self, node: ir.Node, order: int, region: Region, scope: Scope | None) -> None:
@@ -67,6 +69,7 @@ class Op:
         self.outs: list[Wire] = []
         self.copy_of: list[Wire] | None = None
         self.local_frames: tuple[Frame, ...] | None = None
+        self.constant = False
         self.withdrawn = False
 
     @property

@@ -50,7 +50,7 @@ def lay_out(every: Sequence[Op], root: Region) -> tuple[dict[Region, list[Item]]
         stuck: list[tuple[Edges, list[Item]]] = []
         for region, items in _items(ops, root).items():
             order = _topological_order(items, edges[region], first)
-            layout[region] = order
+            layout[region] = order if region is root else _constants_before_readers(order)
             if len(order) < len(items):
                 placed = set(order)
                 stuck.append((edges[region], [item for item in items if item not in placed]))
@@ -132,6 +132,27 @@ def _topological_order(items: Sequence[Item], edges: Edges, first: Mapping[Item,
             if not waiting[follower]:
                 heapq.heappush(ready, (first[follower], position[follower]))
     return order
+
+
+def _constants_before_readers(order: Sequence[Item]) -> list[Item]:
+    """Each constant right before what reads it first: where an exporter put it differs between like modules."""
+    result: list[Item] = []
+    waiting = {item: None for item in order if isinstance(item, Op) and item.constant}
+
+    def emit(op: Op) -> None:
+        for wire in op.reads():
+            if wire.producer in waiting:
+                del waiting[wire.producer]
+                emit(wire.producer)
+        result.append(op)
+
+    for item in order:
+        if isinstance(item, Region):
+            result.append(item)
+        elif not item.constant:
+            emit(item)
+    result.extend(waiting)
+    return result
 
 
 def _cycles(items: Sequence[Item], edges: Edges) -> list[list[Item]]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from modelexport_passes.outlining.regions import Region
+import onnx_ir as ir
+
+from modelexport_passes.outlining.flow import Wire
+from modelexport_passes.outlining.regions import Frames, Region
 from modelexport_passes.outlining.sharing import Column
 from modelexport_passes.scopes.scope import UNKNOWN_CLASS, Frame
 from modelexport_passes.scopes.torchscript_names import tail
+from modelexport_passes.unique_names import Names
 
 LOCAL_DOMAIN = "modules"
 """Domain of functions whose class has no Python module, or is unknown."""
@@ -27,23 +31,6 @@ class Formal(NamedTuple):
 
     name: str
     column: Column
-
-
-class Names:
-    """Hands out each name once; a name that is taken gets ``_1``, ``_2``, ..."""
-
-    def __init__(self, taken: Iterable[str] = ()) -> None:
-        self._taken = set(taken)
-        self._next: dict[str, int] = {}
-
-    def take(self, name: str) -> str:
-        """This name, or the next free one like it."""
-        candidate = name
-        while candidate in self._taken:
-            self._next[name] = self._next.get(name, 0) + 1
-            candidate = f"{name}_{self._next[name]}"
-        self._taken.add(candidate)
-        return candidate
 
 
 def function_identity(frame: Frame) -> tuple[str, str]:
@@ -68,10 +55,9 @@ def name_formals(columns: Sequence[Column], body: Region, taken: Iterable[str]) 
     names = Names(taken)
     activations = [column for column in columns if not _is_weight(column)]
     weights = sorted(
-        ((local_name(str(column[0].value.name), body.frame.path), at, column)
-         for at, column in enumerate(columns) if _is_weight(column)),
+        ((weight_name(column[0], body.frames), at, column) for at, column in enumerate(columns) if _is_weight(column)),
         key=lambda item: (_natural(item[0]), item[1]),
-    )  # fmt: skip
+    )
     formals = [Formal(names.take(f"input_{at}"), column) for at, column in enumerate(activations)]
     return formals + [Formal(names.take(name), column) for name, _, column in weights]
 
@@ -80,9 +66,30 @@ def _is_weight(column: Column) -> bool:
     return all(wire.is_weight for wire in column)
 
 
-def local_name(name: str, path: str) -> str:
-    """A parameter's name inside the module at ``path``; the whole name where the parameter lies elsewhere."""
-    return name.removeprefix(path + ".")
+def weight_name(wire: Wire, module: Frames) -> str:
+    """A weight's name inside a module: the parameter's own, else where it is used (``query.weight``)."""
+    path = module[-1].path
+    for name in (str(wire.value.name), *_folded_from(wire.value)):
+        local = local_name(name, path)
+        if local is not None:
+            return local
+    reader = min(wire.readers, key=lambda reader: (reader.frames[: len(module)] != module, reader.order), default=None)
+    where = reader.frames[-1].path if reader is not None and reader.frames else ""
+    return f"{where[len(path) + 1 :]}.weight" if where.startswith(path + ".") else "weight"
+
+
+def local_name(name: str, path: str) -> str | None:
+    """A parameter's name inside the module at ``path``; None where it lies elsewhere.
+
+    A wrapper that was there at export, and is no longer a frame, is still a prefix of the names of parameters.
+    """
+    at = f".{name}".find(f".{path}.")
+    return None if at < 0 else name[at + len(path) + 1 :]
+
+
+def _folded_from(value: ir.Value) -> list[str]:
+    """Parameters that an optimizer computed this weight from (``pkg.onnxscript.optimizer.folded_from``: a list)."""
+    return re.findall(r"'([^']*)'", value.metadata_props.get("pkg.onnxscript.optimizer.folded_from", ""))
 
 
 def _natural(text: str) -> list[tuple[int, str]]:

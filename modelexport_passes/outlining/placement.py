@@ -35,12 +35,12 @@ _INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
 def repair(ops: Sequence[Op], root: Region) -> list[Op]:
     """Place every operation; returns the clones, which are further operations to place."""
-    constant = _constants(ops)
-    free = _free_depths(ops, constant)
+    _mark_constants(ops)
+    free = _free_depths(ops)
     demanded: dict[Op, Region] = {}
     clones: list[Op] = []
     for op in reversed(ops):
-        if op in constant:
+        if op.constant:
             clones += _clone_to_readers(op, root)
             continue
         target = _hoist_target(op, root, free, demanded)
@@ -48,7 +48,7 @@ def repair(ops: Sequence[Op], root: Region) -> list[Op]:
             op.region = target
             for wire in op.reads():
                 producer = wire.producer
-                if producer is not None and producer not in constant:
+                if producer is not None and not producer.constant:
                     before = demanded.get(producer)
                     demanded[producer] = target if before is None else lowest_common(before, target)
     clones += _embed_initializers(ops, clones, root)
@@ -58,18 +58,19 @@ def repair(ops: Sequence[Op], root: Region) -> list[Op]:
 # --- constants -------------------------------------------------------------------------------------------------------
 
 
-def _constants(ops: Iterable[Op]) -> set[Op]:
-    """Operations that make a small value from constants alone."""
-    found: set[Op] = set()
+def _mark_constants(ops: Iterable[Op]) -> None:
+    """Find the operations that make a small value from constants alone."""
     for op in ops:
         node = op.node
         if node.domain not in ("", "ai.onnx") or op.captures or node.op_type in _RANDOM or any(subgraphs_of(node)):
             continue
-        if all(wire is None or (wire.producer in found) or is_embeddable(wire) for wire in op.ins) and all(
+        op.constant = all(wire is None or _is_constant(wire) for wire in op.ins) and all(
             _is_small(wire.value, from_constant=node.op_type == "Constant") for wire in op.outs
-        ):
-            found.add(op)
-    return found
+        )
+
+
+def _is_constant(wire: Wire) -> bool:
+    return is_embeddable(wire) if wire.producer is None else wire.producer.constant
 
 
 def _is_small(value: ir.Value, *, from_constant: bool) -> bool:
@@ -119,6 +120,7 @@ def _clone_to_readers(op: Op, root: Region) -> list[Op]:
 def _clone(op: Op, region: Region) -> Op:
     """A copy of a constant operation in a region, and its readers there moved to it."""
     copy = Op(op.node, op.order, region, op.scope)
+    copy.constant = True
     copy.ins = list(op.ins)
     for wire in copy.reads():
         wire.readers.append(copy)
@@ -183,6 +185,7 @@ def _embed_initializers(ops: Sequence[Op], clones: Sequence[Op], root: Region) -
             if region is root:
                 continue
             op = Op(_constant_node(wire.value), min(reader.order for reader in readers), region, None)
+            op.constant = True
             own = Wire(op.node.outputs[0], op)
             own.readers = readers
             for reader in dict.fromkeys(readers):
@@ -207,19 +210,19 @@ def _constant_node(value: ir.Value) -> ir.Node:
 # --- hoisting --------------------------------------------------------------------------------------------------------
 
 
-def _free_depths(ops: Iterable[Op], constant: set[Op]) -> dict[Op, int]:
+def _free_depths(ops: Iterable[Op]) -> dict[Op, int]:
     """How far up each weight-free operation can go: the least depth of a region where all it needs is there.
 
     An operation that is missing here stays at home: it uses a weight, a random number, a body, or an activation.
     """
     depths: dict[Op, int] = {}
     for op in ops:
-        if op in constant or op.captures or op.node.op_type in _RANDOM or any(subgraphs_of(op.node)):
+        if op.constant or op.captures or op.node.op_type in _RANDOM or any(subgraphs_of(op.node)):
             continue
         depth = 0
         for wire in op.reads():
             producer = wire.producer
-            if producer in constant or is_embeddable(wire):
+            if _is_constant(wire):
                 continue
             if producer in depths:
                 depth = max(depth, depths[producer])

@@ -10,11 +10,12 @@ import onnx_ir as ir
 from modelexport_passes.outlining.boundary import find_results
 from modelexport_passes.outlining.flow import Op, read_graph
 from modelexport_passes.outlining.layout import Obstacle, dissolve, lay_out
-from modelexport_passes.outlining.naming import Formal, Names, function_identity, name_formals
+from modelexport_passes.outlining.naming import Formal, function_identity, name_formals
 from modelexport_passes.outlining.placement import repair
 from modelexport_passes.outlining.regions import Frames, Region, Selection, find_regions
 from modelexport_passes.outlining.sharing import Bodies, Group, share
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
+from modelexport_passes.unique_names import Names
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
-from modelexport_passes.outlining.naming import Names, local_name
+from modelexport_passes.outlining.naming import local_name
 from modelexport_passes.outlining.plan import FunctionPlan, OutlinePlan
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.outlining.sharing import Bodies, Column, Group
@@ -17,6 +17,7 @@ from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 
 Made = dict[Item, ir.Node]
 Functions = Mapping[Group, FunctionPlan]
+from modelexport_passes.unique_names import Names
 
 
 def rewrite(model: ir.Model, plan: OutlinePlan) -> Made:
@@ -179,7 +180,7 @@ class _Body:
 
     def _call_name(self, region: Region) -> str:
         """The path of the module, below the module whose body this is. Which call it was, only the main graph says."""
-        return local_name(region.frame.path, self._path) if self._path else str(region.frame)
+        return (local_name(region.frame.path, self._path) if self._path else None) or str(region.frame)
 
 
 def _result(wire: Wire) -> ir.Value:

@@ -47,12 +47,14 @@ class Original:
     """A value of the original graph that bodies have copies of.
 
     Attributes:
-        scope: scope of its operation; None if unknown.
-        node: name of its operation; None for an initializer.
+        scope: scope of its operation; "" if unknown.
+        node: name of its operation.
+        initializer: it was no operation's but an initializer.
     """
 
-    scope: str | None = None
-    node: str | None = None
+    scope: str = ""
+    node: str = ""
+    initializer: bool = False
 
 
 @dataclass

@@ -36,12 +36,12 @@ def to_relative(stack: Frames, module: Frames, bases: Bases) -> Frames | None:
     )
 
 
-def to_absolute(relative: Frames, module: Frames, bases: Bases) -> Frames:
-    """The inverse of `to_relative`."""
+def to_absolute(relative: Frames, module: Frames, bases: Bases, *, inside: bool = False) -> Frames:
+    """The inverse of `to_relative`. ``inside``: the call itself lies in a body, so its frames are relative too."""
     own = module[-1].path if module else ""
     frames: list[Frame] = []
     for frame in relative:
-        path = _absolute_path(frame.path, own)
+        path = frame.path if inside and frame.path.startswith("^") else _absolute_path(frame.path, own)
         frames.append(Frame(path, frame.class_name, frame.call + bases.get(path, 0)))
     return (*module, *frames)
 

@@ -1,0 +1,64 @@
+"""``inline``: calls of local functions become the operations of their bodies again."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from modelexport_passes.errors import ConfigError
+from modelexport_passes.inlining.inline import inline
+from modelexport_passes.pass_base import ModelPass, Outcome
+from modelexport_passes.scopes.ledger import MODULE_KEY
+from modelexport_passes.scopes.tags import retag, tag_templates
+from modelexport_passes.scopes.walk import all_nodes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inline(ModelPass):
+    """Replace calls of local functions by what the functions do; the inverse of ``outline``.
+
+    Before -> after::
+
+        Block(x, layers.0.query.weight)      MatMul  layers.0.query
+        Block(input_0, query.weight)
+          MatMul  query
+
+    Each operation gets the scope that its call and its place in the body make up, tags follow, and constants that
+    outlining gave to every body become one again. Names in the body of the first call come back as they were; those
+    of further calls are prefixed with the call's name. Functions made by others work the same way: their operations
+    take the scope of the call.
+
+    Visits: main graph, subgraphs, functions (the calls in functions that stay).
+
+    Attributes:
+        modules: ``all``, or globs over what a function is: its module's qualified class, or ``domain.name``.
+    """
+
+    name: ClassVar[str] = "inline"
+
+    modules: Literal["all"] | list[str] = "all"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.modules, str) and self.modules != "all":
+            raise ConfigError(f"inline: modules {self.modules!r}; expected 'all' or a list of globs over class names")
+
+    def call(self, model: ir.Model) -> Outcome:
+        before = len(model.graph)
+        result = inline(model, self._selects)
+        if result.functions:
+            retag(all_nodes(model), tag_templates(model))
+        figures = {
+            "functions": len(result.functions),
+            "calls": result.calls,
+            "main_graph": f"{before} -> {len(model.graph)}",
+        }
+        return Outcome(model, bool(result.functions), figures=dict(figures))
+
+    def _selects(self, function: ir.Function) -> bool:
+        if self.modules == "all":
+            return True
+        names = (function.metadata_props.get(MODULE_KEY, ""), f"{function.domain}.{function.name}")
+        return any(fnmatch.fnmatchcase(name, glob) for glob in self.modules for name in names if name)

@@ -1,0 +1,174 @@
+"""Inlining: calls of local functions are replaced by what the functions do, and scopes are recomposed."""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from modelexport_passes.errors import ModelExportError
+from modelexport_passes.inlining.instantiate import Instance, Instantiation, Site
+from modelexport_passes.inlining.originals import Originals
+from modelexport_passes.scopes.ledger import Ledger, read_ledger, write_ledger
+from modelexport_passes.scopes.scope import Source, scope_of, set_scope
+from modelexport_passes.scopes.walk import all_nodes, owned_nodes, subgraphs_of
+from modelexport_passes.unique_names import Names
+
+Selected = Callable[[ir.Function], bool]
+
+
+@dataclass
+class Inlined:
+    """What inlining did.
+
+    Attributes:
+        calls: number of calls replaced in the main graph, in subgraphs and in functions that stay.
+        functions: identifiers of the functions that went.
+    """
+
+    calls: int = 0
+    functions: list[ir.OperatorIdentifier] = field(default_factory=list[ir.OperatorIdentifier])
+
+
+def inline(model: ir.Model, selected: Selected) -> Inlined:
+    """Replace every call of the selected functions, and remove those functions.
+
+    Raises:
+        ModelExportError: functions call each other in a circle, or a function needs another version of an opset.
+    """
+    chosen = {key: function for key, function in model.functions.items() if selected(function)}
+    if not chosen:
+        return Inlined()
+    check_no_recursion(model)
+    _merge_opsets(model, chosen.values())
+    ledger = read_ledger(model)
+    instantiation = Instantiation(chosen, ledger)
+    result = Inlined(functions=list(chosen))
+    names = Names(_value_names(model.graph))
+    site = Site(names, Names(_node_names(model.graph)), Originals(model.graph, ledger, names), inside=False)
+    result.calls += _inline_in(model.graph, instantiation, site)
+    if site.originals is not None and site.originals.reused and result.calls:
+        model.graph.sort()
+    for key, function in model.functions.items():
+        if key not in chosen:
+            inner = Names(_value_names(function.graph))
+            place = Site(inner, Names(_node_names(function.graph)), None, inside=True)
+            result.calls += _inline_in(function.graph, instantiation, place)
+    for key in chosen:
+        del model.functions[key]
+    _tidy(model, {domain for domain, _, _ in chosen}, ledger)
+    return result
+
+
+def check_no_recursion(model: ir.Model) -> None:
+    """Refuse functions that call themselves, directly or not.
+
+    Raises:
+        ModelExportError: naming the circle.
+    """
+    calls = {
+        key: {node.op_identifier() for node in owned_nodes(function)} & model.functions.keys()
+        for key, function in model.functions.items()
+    }
+    try:
+        graphlib.TopologicalSorter(calls).prepare()
+    except graphlib.CycleError as error:
+        circle = " -> ".join(f"{domain}::{name}" for domain, name, _ in error.args[1])
+        raise ModelExportError(f"inline: functions call each other in a circle: {circle}") from error
+
+
+def _merge_opsets(model: ir.Model, functions: Iterable[ir.Function]) -> None:
+    imports = model.graph.opset_imports
+    for function in functions:
+        for domain, version in function.opset_imports.items():
+            if imports.setdefault(domain, version) != version:
+                raise ModelExportError(
+                    f"inline: function {function.domain}::{function.name} uses opset {version} of domain {domain!r}, the "
+                    f"model {imports[domain]}; convert one of them first"
+                )
+
+
+def _value_names(graph: ir.Graph) -> Iterable[str]:
+    yield from (str(value.name) for value in (*graph.inputs, *graph.initializers.values()))
+    for node in graph:
+        yield from (str(value.name) for value in node.outputs)
+        for inner in subgraphs_of(node):
+            yield from _value_names(inner)
+
+
+def _node_names(graph: ir.Graph) -> Iterable[str]:
+    return (node.name for node in owned_nodes(graph) if node.name)
+
+
+def _inline_in(graph: ir.Graph, instantiation: Instantiation, site: Site) -> int:
+    """Replace the calls directly in a graph, and in the bodies that its nodes own. Returns how many."""
+    calls = 0
+    for node in list(graph):
+        if instantiation.function_of(node) is not None:
+            _replace(graph, node, instantiation, site)
+            calls += 1
+            continue
+        for inner in subgraphs_of(node):
+            calls += _inline_in(inner, instantiation, Site(site.names, site.node_names, None, site.inside))
+    return calls
+
+
+def _replace(graph: ir.Graph, node: ir.Node, instantiation: Instantiation, site: Site) -> None:
+    results = list(node.outputs)
+    names = [value.name for value in results]
+    outputs_of_graph = {value for value in results if value.is_graph_output()}
+    instance = instantiation.call(
+        node,
+        node.inputs,
+        node.attributes,
+        site,
+        scope=scope_of(node),
+        result_names=names,
+        prefix=node.name or node.op_type,
+    )
+    nodes = list(instance.nodes)
+    for at, old in enumerate(results):
+        new = _result_value(at, old, instance, nodes, outputs_of_graph, node)
+        if new is not None:
+            old.replace_all_uses_with(new, replace_graph_outputs=True)
+    graph.insert_before(node, nodes)
+    graph.remove(node, safe=True)
+
+
+def _result_value(
+    at: int, old: ir.Value, instance: Instance, nodes: list[ir.Node], outputs: set[ir.Value], call: ir.Node
+) -> ir.Value | None:
+    """The value that takes an output's place. An output of the graph keeps its name, by an Identity if need be."""
+    new = instance.outputs[at] if at < len(instance.outputs) else None
+    if new is None:
+        if old.uses() or old in outputs:
+            raise ModelExportError(
+                f"inline: output {old.name!r} of call {call.name!r} is used, and the function returns nothing for it"
+            )
+        return None
+    made_here = new.producer() is not None and new.producer() in set(nodes)
+    if made_here and new.name == old.name:
+        new.type, new.shape = old.type or new.type, old.shape if old.shape is not None else new.shape
+        return new
+    if old not in outputs:
+        return new
+    identity = ir.Node("", "Identity", [new], name=f"{call.name or call.op_type}/{old.name}")
+    identity.outputs[0].name, identity.outputs[0].type, identity.outputs[0].shape = old.name, old.type, old.shape
+    scope = scope_of(call)
+    set_scope(identity, scope.with_source(Source.INHERITED) if scope is not None else None)
+    nodes.append(identity)
+    return identity.outputs[0]
+
+
+def _tidy(model: ir.Model, domains: set[str], ledger: Ledger) -> None:
+    """Domains that nothing uses any more go, and so does the ledger when no function is left."""
+    used = {node.domain for node in all_nodes(model)} | {domain for domain, _, _ in model.functions}
+    for domain in domains - used:
+        model.opset_imports.pop(domain, None)
+        for function in model.functions.values():
+            function.opset_imports.pop(domain, None)
+    if not model.functions:
+        ledger = Ledger()
+    write_ledger(model, ledger)

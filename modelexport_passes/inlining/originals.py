@@ -1,0 +1,60 @@
+"""Constants that outlining gave to each body: in the main graph they become one again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from modelexport_passes.scopes.ledger import Ledger
+from modelexport_passes.scopes.scope import parse_scope, set_scope
+from modelexport_passes.unique_names import Names
+
+
+class Originals:
+    """Finds the originals that the main graph has, and puts back those that it has not.
+
+    Attributes:
+        reused: one that stands in the graph already was used; it may stand behind its new user.
+    """
+
+    def __init__(self, graph: ir.Graph, ledger: Ledger, names: Names) -> None:
+        self.reused = False
+        self._graph = graph
+        self._ledger = ledger
+        self._names = names
+        self._found: dict[str, Sequence[ir.Value]] = {}
+        for node in graph:
+            if node.outputs and node.outputs[0].name in ledger.originals:
+                self._found[str(node.outputs[0].name)] = node.outputs
+                self.reused = True
+
+    def find(self, name: str) -> Sequence[ir.Value] | None:
+        """The outputs of the operation that makes this original, or the initializer, if the graph has it."""
+        original = self._ledger.originals.get(name)
+        if original is None:
+            return None
+        if original.initializer and name in self._graph.initializers:
+            return [self._graph.initializers[name]]
+        return self._found.get(name)
+
+    def restore(self, name: str, copy: ir.Node) -> ir.Value | None:
+        """Make a copied operation the original again; an initializer is put back and returned instead."""
+        original = self._ledger.originals.get(name)
+        if original is None:
+            return None
+        if original.initializer:
+            return self._restore_initializer(name, copy)
+        copy.outputs[0].name = self._names.take(name) if copy.outputs[0].name != name else name
+        copy.name = original.node or copy.name
+        set_scope(copy, parse_scope(original.scope) if original.scope else None)
+        self._found[name] = copy.outputs
+        return None
+
+    def _restore_initializer(self, name: str, copy: ir.Node) -> ir.Value:
+        value = copy.outputs[0]
+        initializer = ir.Value(
+            name=name, type=value.type, shape=value.shape, const_value=copy.attributes["value"].as_tensor()
+        )
+        self._graph.register_initializer(initializer)
+        return initializer
