@@ -45,11 +45,12 @@ def _summary(entry: PassEntry) -> str:
 
 
 def _print_table(entries: list[PassEntry]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from modelexport_passes.report.tables import console
 
     table = Table("pass", "owner", "what it does")
     for entry in entries:
         table.add_row(Text(entry.name), Text(entry.owner), Text(_summary(entry)))
-    Console().print(table)
+    console().print(table)

@@ -59,18 +59,12 @@ def _run(pipeline: Pipeline, model: Path | None, save_after: Path | None, *, qui
 
 
 def _print(result: RunResult) -> None:
-    from rich.console import Console
+    from modelexport_passes.report.tables import console, run_table
 
-    from modelexport_passes.report.tables import run_table
-
-    console = Console()
     report = result.report
-    console.print(run_table(report))
+    console().print(run_table(report))
     for note in report.input.notes:
-        console.print(f"input: {note}", markup=False, highlight=False)
+        typer.echo(f"input: {note}")
     for step in report.steps:
         for note in step.notes:
-            console.print(f"{step.id}: {note}", markup=False, highlight=False)
-    if report.output is not None:
-        size = report.output.bytes / 1024
-        console.print(f"wrote {report.output.path} ({size:.0f} KiB)", markup=False, highlight=False)
+            typer.echo(f"{step.id}: {note}")

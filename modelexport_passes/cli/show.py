@@ -31,11 +31,11 @@ def show(
 
 
 def _print(info: PassInfo) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from modelexport_passes.config.catalogue import default_text
+    from modelexport_passes.report.tables import console
 
     typer.echo(f"{info.name} ({info.owner})\n\n{info.doc}\n")
     if not info.options:
@@ -46,4 +46,4 @@ def _print(info: PassInfo) -> None:
         default = default_text(option)
         shown = "required" if default is None else default
         table.add_row(Text(option.name), Text(option.expected), Text(shown), Text(option.doc))
-    Console().print(table)
+    console().print(table)

@@ -117,8 +117,8 @@ def test_all_problems_are_told_at_once_each_at_its_place(write):
             "did you mean 'steps'?"
         ),
         (
-            "p.yaml:8:12: steps[0].with: unknown key 'cuont'; expected count, data, limits, module, names, on, share or "
-            "which; did you mean 'count'?"
+            "p.yaml:8:12: steps[0].with: unknown key 'cuont'; expected count, data, limits, module, names, on, share "
+            "or which; did you mean 'count'?"
         ),
         "p.yaml:8:29: steps[0].with.count: got '3' (text); expected a whole number",
         (
