@@ -27,11 +27,9 @@ def diff(
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
         return
-    from rich.console import Console
+    from modelexport_passes.report.tables import console, diff_table
 
-    from modelexport_passes.report.tables import diff_table
-
-    Console().print(diff_table(found))
+    console().print(diff_table(found))
 
 
 def _names(paths: list[Path]) -> list[str]:

@@ -25,11 +25,9 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(tree.to_json(nodes=nodes, depth=depth), indent=2))
         return
-    from rich.console import Console
+    from modelexport_passes.report.tables import console, function_table, module_tree_view
 
-    from modelexport_passes.report.tables import function_table, module_tree_view
-
-    console = Console(soft_wrap=True)
-    console.print(module_tree_view(tree, nodes=nodes, depth=depth))
+    out = console()
+    out.print(module_tree_view(tree, nodes=nodes, depth=depth))
     if tree.functions:
-        console.print(function_table(tree.functions))
+        out.print(function_table(tree.functions))

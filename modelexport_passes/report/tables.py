@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
@@ -15,6 +16,17 @@ from modelexport_passes.report.tree import FunctionUse, ModuleCall, ModuleTree, 
 if TYPE_CHECKING:
     from modelexport_passes.pass_base import Figure
     from modelexport_passes.pipeline.report import RunReport, StepReport
+
+
+_PIPED_WIDTH = 200
+
+
+def console() -> Console:
+    """A console on stdout; what is piped is not cut to 80 columns."""
+    out = Console()
+    if not out.is_terminal:
+        out.width = _PIPED_WIDTH
+    return out
 
 
 def run_table(report: RunReport) -> Table:
@@ -67,7 +79,7 @@ def _figure(value: Figure) -> str:
 
 def module_tree_view(tree: ModuleTree, *, nodes: bool = False, depth: int | None = None) -> Tree:
     """The module tree: class, path, operations (own / with those below), parameters, function."""
-    view = Tree("[dim]module calls: operations own / total, parameters, function[/dim]")
+    view = Tree("[dim]class  path  operations own / total  parameters  = function[/dim]")
     for root in tree.roots:
         _add_module(view, root, "", nodes=nodes, depth=depth)
     if tree.unknown:
@@ -85,7 +97,7 @@ def _add_module(view: Tree, module: ModuleCall, above: str, *, nodes: bool, dept
     if weights:
         parts.append(f"{parameter_count(weights):,} parameters, {bytes_text(parameter_bytes(weights))}")
     if module.function:
-        parts.append(f"[green]{escape(module.function)}[/green]")
+        parts.append(f"[green]= {escape(module.function.rpartition('::')[2])}[/green]")
     branch = view.add("  ".join(parts))
     if nodes:
         for op_type, name in module.nodes:

@@ -77,23 +77,20 @@ def input_sets(model: ir.Model, seed: int = 0) -> Iterator[dict[str, Array]]:
 def _bind(values: list[ir.Value], sizes: Sizes) -> dict[str, int]:
     """A size for each named dimension. A name in an expression (``past + seq``) is a dimension like any other."""
     bindings: dict[str, int] = {}
-    leading = {
-        symbol
-        for value in values
-        if value.shape is not None and len(value.shape) > 0
-        for symbol in _symbols(value.shape[0])
-    }
+    axes = [
+        (axis, symbol) for value in values for axis, dim in enumerate(value.shape or ()) for symbol in _symbols(dim)
+    ]
+    # A dimension that also stands elsewhere is no batch: positions[sequence] beside ids[batch, sequence].
+    leading = {symbol for axis, symbol in axes if axis == 0} - {symbol for axis, symbol in axes if axis > 0}
     others = 0
-    for value in values:
-        for dim in value.shape or ():
-            for symbol in _symbols(dim):
-                if symbol in bindings:
-                    continue
-                if symbol in leading:
-                    bindings[symbol] = sizes.first
-                else:
-                    bindings[symbol] = sizes.others[min(others, len(sizes.others) - 1)]
-                    others += 1
+    for _, symbol in axes:
+        if symbol in bindings:
+            continue
+        if symbol in leading:
+            bindings[symbol] = sizes.first
+        else:
+            bindings[symbol] = sizes.others[min(others, len(sizes.others) - 1)]
+            others += 1
     return bindings
 
 
