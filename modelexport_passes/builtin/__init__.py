@@ -1,0 +1,1 @@
+"""The passes: thin; the work is in the rooms that they name."""

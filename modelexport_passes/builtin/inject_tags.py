@@ -54,6 +54,7 @@ class InjectTags(ModelPass):
         check_template(self.template)
 
     def call(self, model: ir.Model) -> Outcome:
+        """Tag every node that has a scope."""
         nodes = list(all_nodes(model))
         changed = retag(nodes, {self.key: self.template})
         tagged = sum(1 for node in nodes if self.key in node.metadata_props)

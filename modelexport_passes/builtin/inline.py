@@ -46,6 +46,7 @@ class Inline(ModelPass):
             raise ConfigError(f"inline: modules {self.modules!r}; expected 'all' or a list of globs over class names")
 
     def call(self, model: ir.Model) -> Outcome:
+        """Inline the selected functions, wherever they are called."""
         before = len(model.graph)
         result = inline(model, self._selects)
         if result.functions:

@@ -77,6 +77,7 @@ class Outline(ModelPass):
         )
 
     def call(self, model: ir.Model) -> Outcome:
+        """Plan, then rewrite."""
         before = len(model.graph)
         plan = self.plan(model)
         if plan.obstacles and self.on_nonconvex == "error":

@@ -34,6 +34,7 @@ class RecoverScopes(ModelPass):
     source: SourceChoice = "auto"
 
     def call(self, model: ir.Model) -> Outcome:
+        """Recover, and count how each scope is known."""
         modified = recover(model, source=self.source)
         stats = scope_stats(all_nodes(model))
         if modified and model.ir_version < METADATA_IR_VERSION:

@@ -1,0 +1,1 @@
+"""From torch to plain ONNX, and .onnx files on disk."""

@@ -1,19 +1,18 @@
 """Export through ``torch.export`` and record the scope of every node from the exporter's own module stack.
 
-The file that ``torch.onnx.export`` writes tells a node's modules but not which call of them; the exported program, which
-it hands out beside the model, does (``L__self__lin@1`` in ``nn_module_stack``). The two are joined by the name of the
-fx node, which the exporter writes as the last entry of ``pkg.torch.onnx.name_scopes``.
+The file that ``torch.onnx.export`` writes tells a node's modules but not which call of them; the exported program,
+which it hands out beside the model, does (``L__self__lin@1`` in ``nn_module_stack``). The two are joined by the name of
+the fx node, which the exporter writes as the last entry of ``pkg.torch.onnx.name_scopes``.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import onnx_ir as ir
 import torch
 
 from modelexport_passes.errors import ModelExportError
@@ -41,7 +40,7 @@ def export_dynamo(
         Exception: whatever torch raises; `modelexport_passes.exporting.export` says it in one line.
     """
     with _quiet():
-        program = torch.onnx.export(
+        program = torch.onnx.export(  # pyright: ignore[reportUnknownMemberType]
             model,
             args,
             kwargs=dict(kwargs) if kwargs else None,
@@ -60,7 +59,7 @@ def export_dynamo(
 
 def record_scopes(program: torch.onnx.ONNXProgram) -> int:
     """Write the scope of each node of the program's model whose fx node has a module stack. Returns how many."""
-    stacks = module_stacks(program.exported_program)
+    stacks = module_stacks(exported_program_of(program))
     recorded = 0
     for node in program.model.graph:
         name = fx_node_name(node)
@@ -69,6 +68,17 @@ def record_scopes(program: torch.onnx.ONNXProgram) -> int:
             set_scope(node, Scope(frames, Source.EXPORT))
             recorded += 1
     return recorded
+
+
+def exported_program_of(program: torch.onnx.ONNXProgram) -> torch.export.ExportedProgram:
+    """What the model was translated from.
+
+    Raises:
+        ModelExportError: the program does not say; one that torch's dynamo exporter made does.
+    """
+    if program.exported_program is None:
+        raise ModelExportError("dynamo export: the program has no exported_program; expected what torch exported")
+    return program.exported_program
 
 
 def module_stacks(exported_program: torch.export.ExportedProgram) -> dict[str, tuple[Frame, ...]]:
@@ -85,9 +95,7 @@ def frames_of_stack(stack: Mapping[str, tuple[str, Any]]) -> tuple[Frame, ...]:
     frames: list[Frame] = []
     for key, (path, module_class) in stack.items():
         _, at, call = key.rpartition("@")
-        frames.append(
-            Frame(module_path(path), _class_name(module_class), int(call) if at and call.isdecimal() else 0)
-        )
+        frames.append(Frame(module_path(path), _class_name(module_class), int(call) if at and call.isdecimal() else 0))
     return tuple(frames)
 
 
@@ -98,7 +106,7 @@ def _class_name(module_class: Any) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """The exporter's warnings concern its own internals (torchvision's absence, pytree classes)."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

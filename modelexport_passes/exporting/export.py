@@ -14,12 +14,12 @@ import torch
 from torch.utils import _pytree as pytree
 
 from modelexport_passes.errors import ConfigError, ModelExportError
-from modelexport_passes.exporting.dynamo import METADATA_OPSET, export_dynamo, record_scopes
+from modelexport_passes.exporting.dynamo import METADATA_OPSET, export_dynamo, exported_program_of, record_scopes
 from modelexport_passes.exporting.opset import convert_opset
 from modelexport_passes.exporting.record import ExportRecord, set_record
 from modelexport_passes.exporting.torchscript import export_torchscript
-from modelexport_passes.scopes.recover import recover
 from modelexport_passes.scopes.rebase import drop_wrapper
+from modelexport_passes.scopes.recover import recover
 
 Exporter = Literal["dynamo", "torchscript", "auto"]
 
@@ -74,7 +74,7 @@ def export(
             model, args, kwargs, opset=opset, dynamic_shapes=dynamic_shapes, optimize=optimize, **names
         )
         record_scopes(program)
-        return program.model, program.exported_program.example_inputs or (args, dict(kwargs or {}))
+        return program.model, exported_program_of(program).example_inputs or (args, dict(kwargs or {}))
 
     def torchscript() -> _Exported:
         exported = export_torchscript(
@@ -112,7 +112,7 @@ def _first_that_works(
             return name, exporters[name](), failures
         # torch's exporters raise errors of every class there is, from their own and from the model's code; all mean
         # the same here, and each is kept: in the next exporter's notes, or in the error raised below.
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             failures.append(f"{name}: {root_cause(error)}")
             last = error
     report = _write_report(last) if last is not None else None

@@ -1,4 +1,4 @@
-"""Down to an opset that the exporter writes only by a conversion which strips all metadata: scopes are carried across."""
+"""Down to an opset that the exporter writes only by a conversion that strips metadata: scopes are carried across."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -33,7 +33,8 @@ class ExportRecord:
 
 def record_of(model: ir.Model) -> ExportRecord | None:
     """The record of the export that made this model, if it was exported in this process."""
-    return model.meta.get(RECORD_KEY)
+    record = cast("object", model.meta.get(RECORD_KEY))  # pyright: ignore[reportUnknownMemberType]
+    return record if isinstance(record, ExportRecord) else None
 
 
 def set_record(model: ir.Model, record: ExportRecord) -> None:

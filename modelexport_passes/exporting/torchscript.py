@@ -8,9 +8,9 @@ from __future__ import annotations
 import inspect
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx_ir as ir
 import torch
@@ -39,7 +39,7 @@ def export_torchscript(
     with tempfile.TemporaryDirectory(prefix="mx-export-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(
+        torch.onnx.export(  # pyright: ignore[reportUnknownMemberType]
             model,
             args,
             path,
@@ -51,7 +51,7 @@ def export_torchscript(
             do_constant_folding=optimize,
             dynamo=False,
         )
-        exported = ir.load(path)
+        exported = ir.load(str(path))  # pyright: ignore[reportUnknownMemberType]
         # The folder goes, and with it what a model over 2 GB keeps in files of its own.
         ir.external_data.load_to_model(exported)
     recover(exported, source="name", classes=module_classes(model))
@@ -60,10 +60,8 @@ def export_torchscript(
 
 def module_classes(model: torch.nn.Module) -> dict[str, str]:
     """Path -> qualified class of every module, an instance under each of its names."""
-    return {
-        path: f"{type(module).__module__}.{type(module).__qualname__}"
-        for path, module in model.named_modules(remove_duplicate=False)
-    }
+    modules = cast("dict[str, torch.nn.Module]", dict(model.named_modules(remove_duplicate=False)))  # pyright: ignore[reportUnknownArgumentType]
+    return {path: f"{type(module).__module__}.{type(module).__qualname__}" for path, module in modules.items()}
 
 
 def dynamic_axes(dynamic_shapes: Any, names: Sequence[str]) -> dict[str, dict[int, str]] | None:
@@ -74,22 +72,26 @@ def dynamic_axes(dynamic_shapes: Any, names: Sequence[str]) -> dict[str, dict[in
     """
     if not dynamic_shapes:
         return None
-    if isinstance(dynamic_shapes, Mapping):
-        per_input = {str(name): shape for name, shape in dynamic_shapes.items()}
-    else:
-        per_input = dict(zip(names, dynamic_shapes, strict=False))
-    axes: dict[str, dict[int, str]] = {}
-    for name, shape in per_input.items():
-        if shape is None:
-            continue
-        pairs = shape.items() if isinstance(shape, Mapping) else enumerate(shape)
-        axes[name] = {}
-        for axis, dim in pairs:
-            if not isinstance(axis, int):
-                raise ConfigError(f"dynamic_shapes[{name!r}]: nested; TorchScript takes {{axis: name}} per flat input")
-            if dim is not None and not (isinstance(dim, int) and not isinstance(dim, bool)):
-                axes[name][axis] = dim if isinstance(dim, str) else getattr(dim, "__name__", f"{name}_{axis}")
+    per_input = _pairs(dynamic_shapes, names)
+    axes = {str(name): _axes(str(name), shape) for name, shape in per_input if shape is not None}
     return {name: dims for name, dims in axes.items() if dims}
+
+
+def _axes(name: str, shape: Any) -> dict[int, str]:
+    dims: dict[int, str] = {}
+    for axis, dim in _pairs(shape, range(len(shape))):
+        if not isinstance(axis, int):
+            raise ConfigError(f"dynamic_shapes[{name!r}]: nested; TorchScript takes {{axis: name}} per flat input")
+        if dim is not None and (isinstance(dim, bool) or not isinstance(dim, int)):
+            dims[axis] = dim if isinstance(dim, str) else getattr(dim, "__name__", f"{name}_{axis}")
+    return dims
+
+
+def _pairs(shapes: Any, keys: Iterable[Any]) -> Iterable[tuple[Any, Any]]:
+    """The items of a mapping, or of a sequence by these keys."""
+    if isinstance(shapes, Mapping):
+        return cast("Mapping[Any, Any]", shapes).items()
+    return zip(keys, shapes, strict=False)
 
 
 def _input_names(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:

@@ -85,8 +85,8 @@ def _merge_opsets(model: ir.Model, functions: Iterable[ir.Function]) -> None:
         for domain, version in function.opset_imports.items():
             if imports.setdefault(domain, version) != version:
                 raise ModelExportError(
-                    f"inline: function {function.domain}::{function.name} uses opset {version} of domain {domain!r}, the "
-                    f"model {imports[domain]}; convert one of them first"
+                    f"inline: function {function.domain}::{function.name} uses opset {version} of domain {domain!r}, "
+                    f"the model {imports[domain]}; convert one of them first"
                 )
 
 

@@ -1,4 +1,4 @@
-"""One call of a function, written out: copies of its nodes with formals replaced, names made unique, scopes recomposed."""
+"""One call of a function, written out: its nodes copied, formals replaced, names made unique, scopes recomposed."""
 
 from __future__ import annotations
 
@@ -203,7 +203,11 @@ class _BodyCopy:
             node.domain,
             node.op_type,
             [None if value is None else self._values.get(value, value) for value in node.inputs],
-            [resolved for name, attr in node.attributes.items() if (resolved := self._attribute(name, attr)) is not None],
+            [
+                resolved
+                for name, attr in node.attributes.items()
+                if (resolved := self._attribute(name, attr)) is not None
+            ],
             overload=node.overload,
             outputs=outputs,
             version=node.version,
@@ -240,7 +244,7 @@ class _BodyCopy:
             self.copy(node)
         inner, self._nodes, self._site.originals = self._nodes, nodes, originals
         outputs = [self._values.get(value, value) for value in graph.outputs]
-        copy = ir.Graph(
+        return ir.Graph(
             inputs,
             [value for value in outputs if value is not None],
             nodes=inner,
@@ -250,7 +254,6 @@ class _BodyCopy:
             name=graph.name,
             metadata_props=dict(graph.metadata_props),
         )
-        return copy
 
     def _declare(self, value: ir.Value) -> ir.Value:
         copied = _copy_value(value, self._name_of(value))
@@ -262,7 +265,7 @@ class _BodyCopy:
 
     def _name_of(self, value: ir.Value) -> str:
         wanted = self._wanted.get(value)
-        return wanted if wanted else self._site.names.take_or(str(value.name), self._prefixed(str(value.name)))
+        return wanted or self._site.names.take_or(str(value.name), self._prefixed(str(value.name)))
 
     def _prefixed(self, name: str) -> str:
         return f"{self._prefix}/{name}"
@@ -292,4 +295,3 @@ def _copy_value(value: ir.Value, name: str | None) -> ir.Value:
     )
     copy.metadata_props.update(value.metadata_props)
     return copy
-

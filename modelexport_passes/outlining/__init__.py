@@ -1,0 +1,1 @@
+"""Module calls become calls of functions: a plan first, then the rewrite."""

@@ -15,7 +15,7 @@ Key = Hashable
 
 
 def operator_key(op: Op, *, constant_value: bool) -> Key:
-    """Operator, attributes and number of outputs. Without ``constant_value`` a Constant is its dtype and shape alone."""
+    """Operator, attributes, number of outputs. Without ``constant_value`` a Constant is its dtype and shape alone."""
     node = op.node
     if not constant_value and is_constant(op):
         tensor = constant_tensor(op)

@@ -61,9 +61,7 @@ def _record_original(op: Op, ledger: Ledger) -> None:
         ledger.originals[name] = Original(scope, original.node.name or "")
 
 
-def _record_function(
-    model: ir.Model, function: FunctionPlan, bodies: Bodies, made: Made, ledger: Ledger
-) -> None:
+def _record_function(model: ir.Model, function: FunctionPlan, bodies: Bodies, made: Made, ledger: Ledger) -> None:
     instances = function.group.instances
     body = function.group.body
     seen = [_Instance(region, bodies) for region in instances]
@@ -119,7 +117,9 @@ def _record_row(node: ir.Node, row: Sequence[Item], seen: Sequence[_Instance], l
         _record_origins(node, [item for item in row if isinstance(item, Op)], seen, ledger)
         if len(row) > 1:
             _drop_differing(node, [item.node for item in row[1:] if isinstance(item, Op)])
-        inner = [list(owned_nodes([item.node]))[1:] if item.node.attributes else [] for item in row if isinstance(item, Op)]
+        inner = [
+            list(owned_nodes([item.node]))[1:] if item.node.attributes else [] for item in row if isinstance(item, Op)
+        ]
         for nodes in zip(*inner, strict=True):
             _relate(nodes[0], [scope_of(inner_node) for inner_node in nodes], seen, ledger)
     else:
@@ -136,8 +136,7 @@ def _scope(op: Op) -> Scope | None:
 def _relate(node: ir.Node, scopes: Sequence[Scope | None], seen: Sequence[_Instance], ledger: Ledger) -> None:
     """Give a node of a body its relative scope; where an instance has another, the ledger says which."""
     relatives = [
-        None if scope is None else instance.relative(scope.frames)
-        for scope, instance in zip(scopes, seen, strict=True)
+        None if scope is None else instance.relative(scope.frames) for scope, instance in zip(scopes, seen, strict=True)
     ]
     common = next((relative for relative in relatives if relative is not None), None)
     known = [scope.source for scope in scopes if scope is not None]

@@ -54,8 +54,8 @@ class Op:
     """
 
     __slots__ = (
-        "captured", "captures", "constant", "copy_of", "ins", "local_frames", "node", "order", "outs", "region", "scope",
-        "withdrawn",
+        "captured", "captures", "constant", "copy_of", "ins", "local_frames", "node", "order", "outs", "region",
+        "scope", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, node: ir.Node, order: int, region: Region, scope: Scope | None) -> None:

@@ -197,7 +197,9 @@ def _weakest(cycle: Sequence[Item], sizes: Mapping[Region, int]) -> Obstacle:
     """The region of a cycle that costs least to give up, and what stands in its way."""
     regions = [item for item in cycle if isinstance(item, Region)]
     region = min(regions, key=lambda region: (sizes[region], region.frames))
-    between = sorted(str(item) if isinstance(item, Region) else str(item.node.name) for item in cycle if item is not region)
+    between = sorted(
+        str(item) if isinstance(item, Region) else str(item.node.name) for item in cycle if item is not region
+    )
     return Obstacle(region, tuple(between[:3]))
 
 

@@ -95,5 +95,3 @@ def _folded_from(value: ir.Value) -> list[str]:
 def _natural(text: str) -> list[tuple[int, str]]:
     """``layer.10`` behind ``layer.9``."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in _NUMBER.split(text)]
-
-

@@ -1,7 +1,7 @@
 """Boundary repair: where each operation is placed, so that regions can be cut.
 
-Attribution is not placement. What exporters and optimizers share between modules (a constant, a mask computed in layer 0
-and used by all) keeps its scope, but a region that holds it would feed its siblings from within. So
+Attribution is not placement. What exporters and optimizers share between modules (a constant, a mask computed in layer
+0 and used by all) keeps its scope, but a region that holds it would feed its siblings from within. So
 
 * a small constant, and what is computed from constants alone, is cloned into each region that reads it;
 * an operation that depends on no weight and on nothing computed inside the module, whose result is used both inside

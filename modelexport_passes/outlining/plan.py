@@ -61,7 +61,12 @@ class OutlinePlan:
 
 
 def plan_outline(
-    graph: ir.Graph, selection: Selection, *, taken: Collection[tuple[str, str]], own_calls: Collection[ir.Node], lift: bool
+    graph: ir.Graph,
+    selection: Selection,
+    *,
+    taken: Collection[tuple[str, str]],
+    own_calls: Collection[ir.Node],
+    lift: bool,
 ) -> OutlinePlan:
     """Decide which module calls become calls of which functions. Changes nothing.
 
@@ -74,7 +79,8 @@ def plan_outline(
     """
     root = Region((), None)
     ops = read_graph(graph, root)
-    stacks = {op: _stack(op, own_calls) for op in ops}
+    done = {op.scope.frames for op in ops if op.node in own_calls and op.scope is not None}
+    stacks = {op: _stack(op, done) for op in ops}
     distinct = list(dict.fromkeys(stacks.values()))
     innermost = find_regions(distinct, root, selection.predicate(distinct))
     for op, stack in stacks.items():
@@ -94,10 +100,17 @@ def plan_outline(
     return OutlinePlan(ops, bodies, _name_functions(bodies, taken), obstacles)
 
 
-def _stack(op: Op, own_calls: Collection[ir.Node]) -> Frames:
+def _stack(op: Op, done: Collection[Frames]) -> Frames:
+    """The module calls that an operation may be put in: down to one that is a call in the graph already.
+
+    What of such a module call is still outside, an earlier outlining left outside on purpose; the call itself, too.
+    """
     if op.scope is None or op.scope.relative:
         return ()
-    return op.scope.frames[:-1] if op.node in own_calls else op.scope.frames
+    frames = op.scope.frames
+    if not done:
+        return frames
+    return next((frames[:depth] for depth in range(len(frames)) if frames[: depth + 1] in done), frames)
 
 
 def _name_functions(bodies: Bodies, taken: Collection[tuple[str, str]]) -> list[FunctionPlan]:

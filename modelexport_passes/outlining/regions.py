@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from modelexport_passes.scopes.scope import UNKNOWN_CLASS, Frame
+from modelexport_passes.scopes.scope import Frame
 
 Frames = tuple[Frame, ...]
 
@@ -58,7 +58,7 @@ class Region:
 
     def descend(self) -> Iterator[Region]:
         """This region and all below it, parents first."""
-        stack = [self]
+        stack: list[Region] = [self]
         while stack:
             region = stack.pop()
             yield region
@@ -137,14 +137,14 @@ def _globs(patterns: Sequence[str]) -> Callable[[str], bool]:
 def repeated_blocks(stacks: Iterable[Frames]) -> frozenset[Frames]:
     """The outermost module calls that have like siblings and modules of their own: decoder layers, stages, experts.
 
-    Like siblings have one caller and one class; where the class is unknown, one path but for its numbers.
+    Like siblings have one caller, one class, and one path but for its numbers: items of a ModuleList, or calls again.
     """
     children: dict[Frames, dict[Frames, None]] = defaultdict(dict)
     for stack in stacks:
         for depth in range(1, len(stack)):
             children[stack[:depth]].setdefault(stack[: depth + 1])
     blocks: set[Frames] = set()
-    queue = [stack for stack in children if len(stack) == 1]
+    queue: list[Frames] = [stack for stack in children if len(stack) == 1]
     while queue:
         parent = queue.pop()
         alike: dict[tuple[str, str], list[Frames]] = defaultdict(list)
@@ -159,6 +159,4 @@ def repeated_blocks(stacks: Iterable[Frames]) -> frozenset[Frames]:
 
 
 def _kind(frame: Frame) -> tuple[str, str]:
-    if frame.class_name != UNKNOWN_CLASS:
-        return (frame.class_name, "")
     return (frame.class_name, re.sub(r"\d+", "#", frame.path))

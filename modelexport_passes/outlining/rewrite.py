@@ -14,10 +14,10 @@ from modelexport_passes.outlining.regions import Region
 from modelexport_passes.outlining.sharing import Bodies, Column, Group
 from modelexport_passes.outlining.types import Shapes, common_shape, general_shapes
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
+from modelexport_passes.unique_names import Names
 
 Made = dict[Item, ir.Node]
 Functions = Mapping[Group, FunctionPlan]
-from modelexport_passes.unique_names import Names
 
 
 def rewrite(model: ir.Model, plan: OutlinePlan) -> Made:
@@ -73,7 +73,9 @@ def _detach(node: ir.Node) -> None:
 def _make_function(model: ir.Model, function: FunctionPlan, bodies: Bodies, functions: Functions, made: Made) -> None:
     inputs = {formal.column: _input(formal.name, formal.column) for formal in function.formals}
     body = _Body(bodies, functions, [formal.name for formal in function.formals])
-    nodes = body.build(function.group.body, made, [inputs[function.group.columns[slot]] for slot in function.group.slots])
+    nodes = body.build(
+        function.group.body, made, [inputs[function.group.columns[slot]] for slot in function.group.slots]
+    )
     outputs = [body.values[wire] for wire in bodies.results[function.group.body]]
     graph = ir.Graph(
         list(inputs.values()),

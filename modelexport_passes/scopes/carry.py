@@ -31,7 +31,7 @@ def restore_scopes(model: ir.Model, scopes: Mapping[str, Scope]) -> int:
     for node in owned_nodes(model.graph):
         if scope_of(node) is not None:
             continue
-        scope = next((scopes[value.name] for value in node.outputs if value.name in scopes), None)
+        scope = next((scopes[name] for value in node.outputs if (name := str(value.name)) in scopes), None)
         if scope is not None:
             set_scope(node, scope)
             restored += 1

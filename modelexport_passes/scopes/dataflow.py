@@ -60,4 +60,3 @@ def _known(neighbours: Iterable[ir.Node]) -> list[tuple[Frame, ...]]:
 
 def _count_consumers(node: ir.Node) -> int:
     return len({use.node for value in node.outputs for use in value.uses()})
-

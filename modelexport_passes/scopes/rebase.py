@@ -38,7 +38,11 @@ def _below(frames: tuple[Frame, ...], root: str) -> tuple[Frame, ...]:
     for depth, frame in enumerate(frames):
         if frame.path == root:
             return tuple(
-                below._replace(path=below.path.removeprefix(root).removeprefix(".") if _inside(below.path, root) else f"^{below.path}")
+                below._replace(
+                    path=below.path.removeprefix(root).removeprefix(".")
+                    if _inside(below.path, root)
+                    else f"^{below.path}"
+                )
                 for below in frames[depth:]
             )
     return ()

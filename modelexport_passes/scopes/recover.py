@@ -42,9 +42,7 @@ class ScopeStats:
         return sum(count for source, count in self.by_source.items() if not source.exact)
 
 
-def recover(
-    model: ir.Model, *, source: SourceChoice = "auto", classes: Mapping[str, str] | None = None
-) -> bool:
+def recover(model: ir.Model, *, source: SourceChoice = "auto", classes: Mapping[str, str] | None = None) -> bool:
     """Write a scope on every node of the main graph and its subgraphs that a source can tell. Returns if any was new.
 
     A scope that a node already has is kept: it came from a source at least as strong.

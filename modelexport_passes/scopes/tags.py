@@ -5,8 +5,8 @@ The default form has one segment per frame, ``Class.attribute_path``, ``@k`` beh
     /TestTransformer/TransformerBlock.layers.0/AttentionHead.attention/Linear.query
 
 A path that does not extend the frame before it keeps its full form behind ``^`` (``Rotary.^rotary``), so that two
-module calls never share a tag. Inside a function body a tag is relative (``AttentionHead.attention/Linear.query``, ``.``
-for the module's own operations): joined to the tag of the call with ``/`` it is the tag of the operation.
+module calls never share a tag. Inside a function body a tag is relative (``AttentionHead.attention/Linear.query``,
+``.`` for the module's own operations): joined to the tag of the call with ``/`` it is the tag of the operation.
 
 Which keys a model carries is remembered in the model's own metadata, so that a pass that moves an operation to another
 place renders its tags anew.

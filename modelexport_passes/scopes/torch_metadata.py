@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import functools
+from typing import cast
 
 import onnx_ir as ir
 
@@ -48,9 +49,7 @@ def _frames(names: str, classes: str) -> tuple[Frame, ...]:
     class_names = _read_list(classes)
     if len(paths) != len(class_names):
         return ()
-    return tuple(
-        Frame(module_path(path), name) for path, name in zip(paths, class_names, strict=True)
-    )
+    return tuple(Frame(module_path(path), name) for path, name in zip(paths, class_names, strict=True))
 
 
 def _split_last(text: str) -> tuple[str, str | None]:
@@ -71,4 +70,4 @@ def _literal(text: str) -> list[str]:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return []
-    return [str(item) for item in value] if isinstance(value, list) else []
+    return [str(item) for item in cast("list[object]", value)] if isinstance(value, list) else []
