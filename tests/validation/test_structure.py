@@ -97,6 +97,11 @@ def value_of_a_body_used_outside(model: ir.Model) -> None:
     function(model, "Block")[1].replace_input_with(0, body[0].outputs[0])
 
 
+def value_of_a_body_used_after_it(model: ir.Model) -> None:
+    body = named(model, "If").attributes["then_branch"].as_graph()
+    model.graph.append(ir.node("Neg", [body[0].outputs[0]], name="late"))
+
+
 def outer_value_returned_from_a_body(model: ir.Model) -> None:
     body = named(model, "If").attributes["then_branch"].as_graph()
     body.outputs[0] = model.graph[0].outputs[0]
@@ -166,6 +171,7 @@ BREAKS: list[tuple[Callable[[ir.Model], None], set[str], str]] = [
     (input_from_nowhere, {"dangling"}, "node_2 (Relu) uses 'ghost', which nothing makes"),
     (capture_in_a_function, {"capture"}, "uses 'w', which belongs to 'g' and is not visible here"),
     (value_of_a_body_used_outside, {"capture"}, "uses 'a', which belongs to 't'"),
+    (value_of_a_body_used_after_it, {"capture"}, "late (Neg) uses 'a', which belongs to 't'"),
     (outer_value_returned_from_a_body, {"output"}, "the outer value 'h' is returned without an Identity"),
     (initializer_in_a_function, {"function-initializer"}, "holds initializers (c)"),
     (metadata_in_an_old_model, {"ir-version"}, "needs IR version 10; this model has 9"),
