@@ -97,6 +97,9 @@ def canonical_text(model: ir.Model, *, metadata: Sequence[str] = ()) -> str:
     lines += _graph_lines(model.graph, {}, metadata, "")
     for function in sorted(model.functions.values(), key=lambda function: function.identifier()):
         lines.append(f"function {'::'.join(part for part in function.identifier() if part)}")
+        lines += [
+            f"  attribute {name}: {_attribute_text(value)}" for name, value in sorted(function.attributes.items())
+        ]
         lines += _graph_lines(function.graph, {}, metadata, "  ")
     return "\n".join(lines)
 
@@ -145,7 +148,7 @@ def _attribute_text(attribute: ir.Attr) -> str:
     if attribute.type is ir.AttributeType.TENSOR:
         tensor = attribute.as_tensor()
         return f"{tensor.dtype} {tensor.shape} {tensor.tobytes().hex()}"
-    return f"{attribute.type.name} {attribute.value!r}"
+    return f"{attribute.type.name} {attribute.value!r}"  # the value of a function's own attribute is its default
 
 
 def _difference(what: str, expected: str, got: str) -> str:
