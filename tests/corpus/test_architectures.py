@@ -33,6 +33,7 @@ def test_every_operation_has_an_exact_scope_and_keeps_it(arch: str) -> None:
     assert not [key for key in operations(stages.plain) if key[1] is None]
     assert operations(stages.inlined) == operations(stages.plain)
     assert tags(stages.inlined) == tags(stages.plain)
+    assert (stages.outlined_twice, stages.inlined_twice) == (False, False)
 
 
 @pytest.mark.parametrize("arch", ARCHS)

@@ -147,3 +147,4 @@ def test_inline_gives_every_operation_its_scope_back(arch: str, optimised: bool)
     stages = proven(arch, optimised=optimised).stages
     assert operations(stages.inlined) == operations(stages.plain)
     assert tags(stages.inlined) == tags(stages.plain)
+    assert (stages.outlined_twice, stages.inlined_twice) == (False, False)
