@@ -65,14 +65,13 @@ class Outline(ModelPass):
 
     def plan(self, model: ir.Model) -> OutlinePlan:
         """What this pass would do to the model; changes nothing."""
-        own = [key for key, function in model.functions.items() if MODULE_KEY in function.metadata_props]
         # With paths alone, the default "all" would make them pointless.
         modules = () if self.modules == "all" and self.paths else self.modules
         return plan_outline(
             model.graph,
             Selection(modules, self.paths or (), self.exclude or ()),
             taken=[(domain, name) for domain, name, _ in model.functions],
-            own_calls={node for node in model.graph if node.op_identifier() in own},
+            own_calls=_own_calls(model),
             lift=self.lift == "auto",
         )
 
@@ -97,3 +96,16 @@ class Outline(ModelPass):
             "left_in_place": len(plan.obstacles),
         }
         return Outcome(model, bool(plan.functions), figures=dict(figures), notes=notes)
+
+
+def _own_calls(model: ir.Model) -> dict[ir.Node, int]:
+    """Calls in the main graph that an earlier outlining made, and how many operations are in each."""
+    own = {key: function for key, function in model.functions.items() if MODULE_KEY in function.metadata_props}
+    sizes: dict[ir.OperatorIdentifier, int] = {}
+
+    def size(key: ir.OperatorIdentifier) -> int:
+        if key not in sizes:
+            sizes[key] = sum(size(node.op_identifier()) if node.op_identifier() in own else 1 for node in own[key])
+        return sizes[key]
+
+    return {node: size(node.op_identifier()) for node in model.graph if node.op_identifier() in own}

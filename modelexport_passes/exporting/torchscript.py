@@ -60,7 +60,7 @@ def export_torchscript(
 
 def module_classes(model: torch.nn.Module) -> dict[str, str]:
     """Path -> qualified class of every module, an instance under each of its names."""
-    modules = cast("dict[str, torch.nn.Module]", dict(model.named_modules(remove_duplicate=False)))  # pyright: ignore[reportUnknownArgumentType]
+    modules = dict(model.named_modules(remove_duplicate=False))  # pyright: ignore[reportUnknownArgumentType]
     return {path: f"{type(module).__module__}.{type(module).__qualname__}" for path, module in modules.items()}
 
 

@@ -141,7 +141,7 @@ class _BodyCopy:
             **attributes,
         }
         # Metadata on the call of a function by others (torch's, of an operator) is true of what is in it.
-        own = MODULE_KEY in function.metadata_props
+        self._own = own = MODULE_KEY in function.metadata_props
         self._inherited = {} if own else {k: v for k, v in call.metadata_props.items() if k != SCOPE_KEY}
         self._values: Values = {}
         self._wanted: dict[ir.Value, str] = {}
@@ -281,7 +281,7 @@ class _BodyCopy:
         if self._scope is None:
             return None
         if scope is None:
-            return self._scope.with_source(Source.INHERITED)
+            return None if self._own else self._scope.with_source(Source.INHERITED)
         frames = to_absolute(scope.frames, self._scope.frames, self._particular.bases, inside=self._site.inside)
         return Scope(frames, scope.source, relative=self._site.inside)
 

@@ -139,14 +139,15 @@ def _relate(node: ir.Node, scopes: Sequence[Scope | None], seen: Sequence[_Insta
         None if scope is None else instance.relative(scope.frames) for scope, instance in zip(scopes, seen, strict=True)
     ]
     common = next((relative for relative in relatives if relative is not None), None)
-    known = [scope.source for scope in scopes if scope is not None]
-    if common is None:
+    weakest = max((scope.source for scope in scopes if scope is not None), key=lambda source: source.rank, default=None)
+    if common is None or weakest is None:
         set_scope(node, None)
     else:
-        weakest = max(known, key=lambda source: source.rank)
         set_scope(node, Scope(common, weakest, relative=True))
     for scope, relative, instance in zip(scopes, relatives, seen, strict=True):
-        if relative != common or (relative is None and scope is not None):
+        if scope is None and common is None:
+            continue
+        if relative is None or relative != common or (scope is not None and scope.source != weakest):
             text = "" if scope is None else format_scope(scope)
             instance.entry(ledger).scopes[str(node.name)] = text
 

@@ -51,11 +51,12 @@ class Op:
         local_frames: frames that a clone takes from its first reader, since its own lie elsewhere.
         constant: it computes a small value from constants alone.
         withdrawn: nothing reads it where it was: its clones serve all readers.
+        weight: number of operations that it stands for: those of its function, for a call.
     """
 
     __slots__ = (
         "captured", "captures", "constant", "copy_of", "ins", "local_frames", "node", "order", "outs", "region",
-        "scope", "withdrawn",
+        "scope", "weight", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, node: ir.Node, order: int, region: Region, scope: Scope | None) -> None:
@@ -71,6 +72,7 @@ class Op:
         self.local_frames: tuple[Frame, ...] | None = None
         self.constant = False
         self.withdrawn = False
+        self.weight = 1
 
     @property
     def origin(self) -> str | None:

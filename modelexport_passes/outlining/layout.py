@@ -62,7 +62,7 @@ def lay_out(every: Sequence[Op], root: Region) -> tuple[dict[Region, list[Item]]
 
 
 def _extent(ops: Iterable[Op]) -> tuple[dict[Item, int], dict[Region, int]]:
-    """Position of the first operation of every item, and the number of operations in every region."""
+    """Position of the first operation of every item, and the weight of every region."""
     first: dict[Item, int] = {}
     sizes: dict[Region, int] = defaultdict(int)
     for op in ops:
@@ -70,7 +70,7 @@ def _extent(ops: Iterable[Op]) -> tuple[dict[Item, int], dict[Region, int]]:
         region: Region | None = op.region
         while region is not None:
             first[region] = min(first.get(region, op.order), op.order)
-            sizes[region] += 1
+            sizes[region] += op.weight
             region = region.parent
     return first, sizes
 
@@ -197,10 +197,12 @@ def _weakest(cycle: Sequence[Item], sizes: Mapping[Region, int]) -> Obstacle:
     """The region of a cycle that costs least to give up, and what stands in its way."""
     regions = [item for item in cycle if isinstance(item, Region)]
     region = min(regions, key=lambda region: (sizes[region], region.frames))
-    between = sorted(
-        str(item) if isinstance(item, Region) else str(item.node.name) for item in cycle if item is not region
-    )
+    between = sorted(_describe(item) for item in cycle if item is not region)
     return Obstacle(region, tuple(between[:3]))
+
+
+def _describe(item: Item) -> str:
+    return str(item) if isinstance(item, Region) else item.node.name or f"an unnamed {item.node.op_type}"
 
 
 def dissolve(regions: Iterable[Region], ops: Iterable[Op], root: Region) -> None:

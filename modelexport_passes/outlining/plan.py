@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -65,7 +65,7 @@ def plan_outline(
     selection: Selection,
     *,
     taken: Collection[tuple[str, str]],
-    own_calls: Collection[ir.Node],
+    own_calls: Mapping[ir.Node, int],
     lift: bool,
 ) -> OutlinePlan:
     """Decide which module calls become calls of which functions. Changes nothing.
@@ -74,12 +74,15 @@ def plan_outline(
         graph: the main graph; operations without a scope stay where they are.
         selection: which module calls.
         taken: domain and name of functions that exist.
-        own_calls: calls that an earlier outlining made; they lie in the region around their module call.
+        own_calls: calls that an earlier outlining made, which lie in the region around their module call, and the
+            number of operations that each stands for.
         lift: let constants that differ between like modules become inputs.
     """
     root = Region((), None)
     ops = read_graph(graph, root)
     done = {op.scope.frames for op in ops if op.node in own_calls and op.scope is not None}
+    for op in ops:
+        op.weight = own_calls.get(op.node, 1)
     stacks = {op: _stack(op, done) for op in ops}
     distinct = list(dict.fromkeys(stacks.values()))
     innermost = find_regions(distinct, root, selection.predicate(distinct))

@@ -145,7 +145,8 @@ class _Body:
             node = _copy(op.node, inputs)
             for value in node.outputs:
                 value.name = self._value_names.take(str(value.name))
-        node.name = self._node_names.take(node.name or node.op_type)
+        for owned in owned_nodes([node]):
+            owned.name = self._node_names.take(owned.name or owned.op_type)
         self.values.update(zip(op.outs, node.outputs, strict=True))
         return node
 
