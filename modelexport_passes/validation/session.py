@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import re
 import tempfile
@@ -77,15 +78,41 @@ def open_session(model: ir.Model, what: str = "the model") -> Any:
 
 
 def run_session(session: Any, inputs: Mapping[str, Array], what: str = "the model") -> list[Any]:
-    """Run a session; the outputs in the graph's order.
+    """Run a session; the outputs in the graph's order. Types that numpy lacks (bfloat16, ...) are those of ml_dtypes.
 
     Raises:
         VerificationError: onnxruntime fails to run it; the one line that matters.
     """
+    types = [value.type for value in (*session.get_inputs(), *session.get_outputs())]
     try:
+        if any(type_ in _NOT_IN_NUMPY for type_ in types):
+            values = session.run_with_ort_values(None, {name: _to_ort(array) for name, array in inputs.items()})
+            return [_from_ort(value) for value in values]
         return list(session.run(None, dict(inputs)))
-    except (*_ERRORS, ValueError) as error:
+    except (*_ERRORS, ValueError, RuntimeError) as error:
         raise VerificationError(f"onnxruntime does not run {what}: {one_line(error)}") from error
+
+
+_NOT_IN_NUMPY = frozenset(
+    f"tensor({name})"
+    for name in ("bfloat16", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "float8e8m0")
+)
+
+
+def _to_ort(array: Array) -> Any:
+    dtype = ir.DataType.from_numpy(array.dtype)
+    if f"tensor({dtype.name.lower()})" in _NOT_IN_NUMPY:
+        raw = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
+        return _ort.OrtValue.ortvalue_from_numpy_with_onnx_type(raw, dtype.value)
+    return _ort.OrtValue.ortvalue_from_numpy(array)
+
+
+def _from_ort(value: Any) -> Any:
+    if not value.is_tensor() or value.data_type() not in _NOT_IN_NUMPY:
+        return value.numpy()
+    # onnxruntime hands these out by address only; the copy outlives the value.
+    data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(data, ir.DataType(value.element_type()).numpy()).reshape(value.shape())
 
 
 def one_line(error: Exception) -> str:

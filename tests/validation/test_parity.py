@@ -198,6 +198,17 @@ class TestModels:
         assert compare_with_record(mlp(), {"x": x}, [y]).bit_equal
         assert compare_with_record(mlp(), {"x": x}, [y + 1]).failures(None, bit_equal=False)
 
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float8e4m3fn", "float16"])
+    def test_types_that_numpy_lacks(self, dtype: str) -> None:
+        """bfloat16 and float8 go in and come out, and a difference in them is found."""
+        text = f'<ir_version: 10, opset_import: ["" : 20]> g ({dtype}[n] x) => ({dtype}[n] y) <float[1] s = {{%s}}>'
+        text += "{ f = Cast <to = 1> (x) h = Mul (f, s) y = CastLike (h, x) }"
+        found = compare_models(parsed(text % 2), parsed(text % 2))
+        assert found.bit_equal
+        assert found.differences[0].half
+        changed = compare_models(parsed(text % 2.5), parsed(text % 2))
+        assert changed.failures(None, bit_equal=False)
+
     @pytest.mark.parametrize("where", ["one directory", "two directories", "too large for memory"])
     def test_weights_of_any_size_and_place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
         """A session reads weights where they are, in one directory or in two, and takes more than protobuf can hold."""
