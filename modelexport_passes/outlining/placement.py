@@ -12,6 +12,7 @@ Nothing is recomputed that costs: only constants are cloned, only moved operatio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
@@ -24,7 +25,7 @@ CLONE_LIMIT = 1024
 """Elements of the largest constant that is cloned; larger ones are handed over as inputs."""
 
 EMBED_LIMIT = 64
-"""Elements of the largest initializer (shapes, axes, scalars) that is embedded as a constant."""
+"""Elements of the largest shape or axes that counts as a constant, be it folded to an initializer or computed."""
 
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"}
@@ -45,10 +46,12 @@ def repair(ops: Sequence[Op], root: Region) -> list[Op]:
             continue
         target = _hoist_target(op, root, free, demanded)
         if target is not op.region:
+            left = _step_down(target, op.region)
             op.region = target
             for wire in op.reads():
                 producer = wire.producer
-                if producer is not None and not producer.constant:
+                # What it needs from inside of what it leaves must leave as well.
+                if producer is not None and not producer.constant and _lies_in(producer.region, left):
                     before = demanded.get(producer)
                     demanded[producer] = target if before is None else lowest_common(before, target)
     clones += _embed_initializers(ops, clones, root)
@@ -64,29 +67,29 @@ def _mark_constants(ops: Iterable[Op]) -> None:
         node = op.node
         if node.domain not in ("", "ai.onnx") or op.captures or node.op_type in _RANDOM or any(subgraphs_of(node)):
             continue
-        op.constant = all(wire is None or _is_constant(wire) for wire in op.ins) and all(
-            _is_small(wire.value, from_constant=node.op_type == "Constant") for wire in op.outs
-        )
+        op.constant = all(wire is None or _is_constant(wire) for wire in op.ins) and _is_small_result(op)
 
 
 def _is_constant(wire: Wire) -> bool:
     return is_embeddable(wire) if wire.producer is None else wire.producer.constant
 
 
-def _is_small(value: ir.Value, *, from_constant: bool) -> bool:
-    if from_constant:
-        node = value.producer()
-        tensor = node.attributes.get("value") if node is not None else None
+def _is_small_result(op: Op) -> bool:
+    """Small enough to clone: any small Constant, and shapes, axes and scalars computed from constants.
+
+    A table that is computed (the cosines of a rotary embedding) is work, and a module's result: it is handed over.
+    """
+    if op.node.op_type == "Constant":
+        tensor = op.node.attributes.get("value")
         return tensor is None or tensor.is_ref() or tensor.as_tensor().size <= CLONE_LIMIT
-    shape = value.shape
-    if shape is None:
+    return all(_is_shape_like(wire.value) for wire in op.outs)
+
+
+def _is_shape_like(value: ir.Value) -> bool:
+    if value.shape is None or not value.shape.is_static():
         return False
-    size = 1
-    for dim in shape:
-        if not isinstance(dim, int):
-            return False
-        size *= dim
-    return size <= CLONE_LIMIT
+    size = math.prod(value.shape.numpy())
+    return size <= EMBED_LIMIT if value.dtype in _INTEGERS else size == 1
 
 
 def is_embeddable(wire: Wire) -> bool:
@@ -225,7 +228,8 @@ def _free_depths(ops: Iterable[Op]) -> dict[Op, int]:
             if _is_constant(wire):
                 continue
             if producer in depths:
-                depth = max(depth, depths[producer])
+                there = lowest_common(producer.region, op.region).depth
+                depth = max(depth, min(there, depths[producer]))
             elif producer is not None and op.node.op_type in _SHAPE_ONLY:
                 depth = max(depth, lowest_common(producer.region, op.region).depth)
             elif producer is not None or wire.is_weight:
@@ -251,16 +255,15 @@ def _hoist_target(op: Op, root: Region, free: dict[Op, int], demanded: dict[Op, 
     if target is home:
         return home
     forced = op in demanded and lowest_common(demanded[op], target) is target
-    if not forced:
-        top = home
-        while top.parent is not target:
-            assert top.parent is not None
-            top = top.parent
-        if not any(lowest_common(top, region) is top for region in readers):
-            return home  # used outside alone: it is what the module returns
+    if not forced and not any(_lies_in(region, _step_down(target, home)) for region in readers):
+        return home  # used outside alone: it is what the module returns
     while target.depth < free[op]:
         target = _step_down(target, home)
     return target
+
+
+def _lies_in(region: Region, outer: Region) -> bool:
+    return lowest_common(region, outer) is outer
 
 
 def _step_down(target: Region, home: Region) -> Region:
