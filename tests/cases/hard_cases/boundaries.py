@@ -262,6 +262,8 @@ class DynamicShapes(nn.Module):
         return x
 
 
+NO_STACK_AS_PATH = "torch's placeholder for 'no module stack' is read as a module's path"
+
 CASES = (
     Case(
         "no_nodes",
@@ -301,6 +303,7 @@ CASES = (
             "": "Sub*2",
         },
         functions={"Nested": 1, "Linear": 1},
+        xfail={"functions": "a value that is used outside of one call only is not yet an output of all calls"},
     ),
     Case(
         "tied_weights",
@@ -392,5 +395,6 @@ CASES = (
         },
         functions={"Heads": 1, "Linear": 1},
         dynamic_shapes=({0: "batch", 1: "sequence"},),
+        xfail={"scopes": NO_STACK_AS_PATH, "classes": NO_STACK_AS_PATH},
     ),
 )

@@ -143,7 +143,50 @@ class Looped(nn.Module):
         return self.repeat(x).relu()
 
 
+class Region(nn.Module):
+    """A block that is compiled once for all its instances."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    @torch.compiler.nested_compile_region
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return x + self.linear(x)
+
+
+class CompiledRegions(nn.Module):
+    """The exporter traces the first block and uses it for the others, which have weights of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([Region() for _ in range(3)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x.relu()
+
+
+NO_MODULES_IN_REGIONS = "torch records no module inside a compiled region, and the owner of a weight is not asked yet"
+
 CASES = (
+    Case(
+        "compiled_regions",
+        CompiledRegions,
+        X,
+        plain={
+            "blocks.0": "Add",
+            "blocks.0 > blocks.0.linear": "Gemm",
+            "blocks.1": "Add",
+            "blocks.1 > blocks.1.linear": "Gemm",
+            "blocks.2": "Add",
+            "blocks.2 > blocks.2.linear": "Gemm",
+            "": "Relu",
+        },
+        functions={"Region": 1, "Linear": 1},
+        xfail={"scopes": NO_MODULES_IN_REGIONS, "functions": NO_MODULES_IN_REGIONS},
+    ),
     Case(
         "self_attention",
         SelfAttention,
