@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from modelexport_passes.errors import ConfigError, ModelExportError
 from modelexport_passes.exporting.dynamo import METADATA_OPSET, export_dynamo, exported_program_of, record_scopes
 from modelexport_passes.exporting.opset import convert_opset
-from modelexport_passes.exporting.record import ExportRecord, set_record
+from modelexport_passes.exporting.record import ExportRecord, TorchRun, set_record
 from modelexport_passes.exporting.torchscript import export_torchscript
 from modelexport_passes.scopes.rebase import drop_wrapper
 from modelexport_passes.scopes.recover import recover
@@ -89,7 +89,8 @@ def export(
     if root:
         drop_wrapper(exported, root)
     inputs, outputs, more = _observe(model, args, kwargs, example, exported)
-    set_record(exported, ExportRecord(used, inputs, outputs, notes + more, time.perf_counter() - started))
+    run = TorchRun(model, args, dict(kwargs or {}), root or "")
+    set_record(exported, ExportRecord(used, inputs, outputs, notes + more, time.perf_counter() - started, run))
     return exported
 
 

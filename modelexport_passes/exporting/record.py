@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import onnx_ir as ir
 
+if TYPE_CHECKING:
+    import torch
+
 RECORD_KEY = "modelexport_passes.export"
+
+
+@dataclass(frozen=True)
+class TorchRun:
+    """A torch model and what to call it with: what was exported, to be run again where modules are compared.
+
+    Attributes:
+        module: the model, in the mode it was exported in.
+        args: positional inputs.
+        kwargs: named inputs.
+        root: path of the submodule that is the root of all scopes; "" for the model itself.
+    """
+
+    module: torch.nn.Module
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    root: str = ""
 
 
 @dataclass(frozen=True)
@@ -22,6 +43,7 @@ class ExportRecord:
             results cannot be put in that order (then ``notes`` says so).
         notes: one line for each thing a person should know, such as why a fallback was taken.
         seconds: wall-clock time of the export.
+        run: the torch model with the example inputs it was exported with.
     """
 
     exporter: str
@@ -29,6 +51,7 @@ class ExportRecord:
     outputs: list[np.ndarray[Any, Any]] = field(default_factory=list["np.ndarray[Any, Any]"])
     notes: list[str] = field(default_factory=list[str])
     seconds: float = 0.0
+    run: TorchRun | None = field(default=None, repr=False, compare=False)
 
 
 def record_of(model: ir.Model) -> ExportRecord | None:
