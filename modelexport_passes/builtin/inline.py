@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from modelexport_passes.errors import ConfigError
+from modelexport_passes.garbage import collector_paused
 from modelexport_passes.inlining.inline import inline
 from modelexport_passes.pass_base import ModelPass, Outcome
 from modelexport_passes.scopes.ledger import MODULE_KEY
@@ -48,7 +49,8 @@ class Inline(ModelPass):
     def call(self, model: ir.Model) -> Outcome:
         """Inline the selected functions, wherever they are called."""
         before = len(model.graph)
-        result = inline(model, self._selects)
+        with collector_paused():
+            result = inline(model, self._selects)
         if result.functions:
             retag(all_nodes(model), tag_templates(model))
         figures = {

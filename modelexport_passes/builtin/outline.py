@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from modelexport_passes.builtin.inject_tags import METADATA_IR_VERSION
 from modelexport_passes.errors import ConfigError, ModelExportError
+from modelexport_passes.garbage import collector_paused
 from modelexport_passes.outlining.facts import record
 from modelexport_passes.outlining.plan import OutlinePlan, plan_outline
 from modelexport_passes.outlining.regions import Selection
@@ -77,6 +78,10 @@ class Outline(ModelPass):
 
     def call(self, model: ir.Model) -> Outcome:
         """Plan, then rewrite."""
+        with collector_paused():
+            return self._call(model)
+
+    def _call(self, model: ir.Model) -> Outcome:
         before = len(model.graph)
         plan = self.plan(model)
         if plan.obstacles and self.on_nonconvex == "error":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import os
 from pathlib import Path
@@ -14,6 +13,7 @@ from google.protobuf.message import DecodeError
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.exporting.losses import losses
 from modelexport_passes.exporting.weights import all_tensors, data_location
+from modelexport_passes.garbage import collector_paused
 
 _SHOWN = 5
 
@@ -69,16 +69,11 @@ def _neighbours(source: Path) -> str:
 
 
 def _deserialize(proto: onnx.ModelProto, source: Path) -> ir.Model:
-    # Millions of small objects that all stay alive: the collector only walks them again and again (half of the time).
-    was_enabled = gc.isenabled()
-    gc.disable()
     try:
-        return ir.from_proto(proto)
+        with collector_paused():
+            return ir.from_proto(proto)
     except (ir.serde.SerdeError, ValueError, KeyError, NotImplementedError) as error:
         raise ModelExportError(f"load {source}: the model is not valid: {_first_line(_root_cause(error))}") from error
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -18,10 +18,8 @@ def operator_key(op: Op, *, constant_value: bool) -> Key:
     """Operator, attributes, number of outputs. Without ``constant_value`` a Constant is its dtype and shape alone."""
     node = op.node
     if not constant_value and is_constant(op):
-        tensor = constant_tensor(op)
-        if tensor is not None:
-            return ("", "Constant", tensor.dtype, tuple(tensor.shape.numpy()))
-    return (*node.op_identifier(), attributes_key(node), len(node.outputs))
+        return ("", "Constant", *constant_key(op)[:-1])
+    return (*node.op_identifier(), attributes_key(node, op.captured), len(node.outputs))
 
 
 def is_constant(op: Op) -> bool:
@@ -29,9 +27,15 @@ def is_constant(op: Op) -> bool:
     return op.node.op_type == "Constant" and op.node.domain in ("", "ai.onnx")
 
 
-def constant_tensor(op: Op) -> ir.TensorProtocol | None:
-    """The tensor of a Constant, whichever attribute holds it; None for strings and references."""
-    return ir.convenience.get_const_tensor(op.node.outputs[0])
+def constant_key(op: Op) -> tuple[Key, ...]:
+    """Which attribute holds a Constant, its dtype and shape, and last its content."""
+    ((name, attribute),) = op.node.attributes.items()
+    if attribute.is_ref() or attribute.type != ir.AttributeType.TENSOR:
+        many = attribute.type in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS)
+        length = len(attribute.value) if many and not attribute.is_ref() else None
+        return (name, length, _attribute_value(attribute, {}))
+    # Not as_tensor(): it checks a runtime protocol, which costs more than all the rest here.
+    return (name, *tensor_key(attribute.value))
 
 
 def external_key(wire: Wire) -> Key:
@@ -40,14 +44,14 @@ def external_key(wire: Wire) -> Key:
     return ("outside", value.dtype, None if value.shape is None else value.shape.rank())
 
 
-def attributes_key(node: ir.Node) -> Key:
-    """Attributes by name, whatever their order."""
-    if not node.attributes:
+def attributes_key(node: ir.Node, captured: Sequence[ir.Value] | None = None) -> Key:
+    """Attributes by name, whatever their order; ``captured`` is `captures_of` the node, if known."""
+    attributes = node.attributes
+    if not attributes:
         return ()
-    captures = {value: at for at, value in enumerate(captures_of(node))}
+    captures = {value: at for at, value in enumerate(captures_of(node) if captured is None else captured)}
     return tuple(
-        (name, attribute.type, _attribute_value(attribute, captures))
-        for name, attribute in sorted(node.attributes.items())
+        (name, attribute.type, _attribute_value(attribute, captures)) for name, attribute in sorted(attributes.items())
     )
 
 
@@ -81,7 +85,7 @@ def _float32(value: float) -> bytes:
     return struct.pack("<f", value)
 
 
-def tensor_key(tensor: ir.TensorProtocol) -> Key:
+def tensor_key(tensor: ir.TensorProtocol) -> tuple[Key, ...]:
     """Dtype, shape and content."""
     data = tensor.tobytes()
     content = data if len(data) <= 64 else hashlib.sha256(data).digest()

@@ -105,7 +105,7 @@ def _stacks(item: Item) -> Iterable[Frames]:
     """The frames that an item and the nodes in its bodies have."""
     if isinstance(item, Region):
         return (item.frames,)
-    inner = (scope_of(node) for node in list(owned_nodes([item.node]))[1:]) if item.node.attributes else ()
+    inner = (scope_of(node) for node in list(owned_nodes([item.node]))[1:]) if item.has_bodies else ()
     return (item.frames, *(scope.frames for scope in inner if scope is not None))
 
 
@@ -117,9 +117,7 @@ def _record_row(node: ir.Node, row: Sequence[Item], seen: Sequence[_Instance], l
         _record_origins(node, [item for item in row if isinstance(item, Op)], seen, ledger)
         if len(row) > 1:
             _drop_differing(node, [item.node for item in row[1:] if isinstance(item, Op)])
-        inner = [
-            list(owned_nodes([item.node]))[1:] if item.node.attributes else [] for item in row if isinstance(item, Op)
-        ]
+        inner = [list(owned_nodes([item.node]))[1:] if item.has_bodies else [] for item in row if isinstance(item, Op)]
         for nodes in zip(*inner, strict=True):
             _relate(nodes[0], [scope_of(inner_node) for inner_node in nodes], seen, ledger)
     else:

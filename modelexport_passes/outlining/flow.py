@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.scopes.scope import Frame, Scope, scope_of
-from modelexport_passes.scopes.walk import captures_of
+from modelexport_passes.scopes.walk import captures_of, has_bodies
 
 
 class Wire:
@@ -44,6 +44,7 @@ class Op:
         scope: what the node says; None if unknown.
         region: where it is placed. Begins at its own module call and moves by boundary repair.
         ins: wires of the inputs; None for an input that is left out.
+        has_bodies: the node owns graphs (If, Loop, Scan).
         captured: values that the bodies of the node use from outside.
         captures: the wires that stand for them.
         outs: wires of the outputs.
@@ -55,8 +56,8 @@ class Op:
     """
 
     __slots__ = (
-        "captured", "captures", "constant", "copy_of", "ins", "local_frames", "node", "order", "outs", "region",
-        "scope", "weight", "withdrawn",
+        "captured", "captures", "constant", "copy_of", "has_bodies", "ins", "local_frames", "node", "order", "outs",
+        "region", "scope", "weight", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, node: ir.Node, order: int, region: Region, scope: Scope | None) -> None:
@@ -65,6 +66,7 @@ class Op:
         self.region = region
         self.scope = scope
         self.ins: list[Wire | None] = []
+        self.has_bodies = False
         self.captured: list[ir.Value] = []
         self.captures: list[Wire] = []
         self.outs: list[Wire] = []
@@ -114,8 +116,10 @@ def read_graph(graph: ir.Graph, root: Region) -> list[Op]:
         op = Op(node, order, root, scope_of(node))
         for value in node.inputs:
             op.ins.append(None if value is None else wire_of(value))
-        op.captured = captures_of(node) if node.attributes else []
-        op.captures = [wire_of(value) for value in op.captured]
+        if has_bodies(node):
+            op.has_bodies = True
+            op.captured = captures_of(node)
+            op.captures = [wire_of(value) for value in op.captured]
         for value in node.outputs:
             wire = Wire(value, op, is_output=value in outputs)
             wires[value] = wire

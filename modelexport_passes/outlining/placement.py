@@ -19,7 +19,6 @@ import onnx_ir as ir
 
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.regions import Region, lowest_common
-from modelexport_passes.scopes.walk import subgraphs_of
 
 CLONE_LIMIT = 1024
 """Elements of the largest constant that is cloned; larger ones are handed over as inputs."""
@@ -65,7 +64,7 @@ def _mark_constants(ops: Iterable[Op]) -> None:
     """Find the operations that make a small value from constants alone."""
     for op in ops:
         node = op.node
-        if node.domain not in ("", "ai.onnx") or op.captures or node.op_type in _RANDOM or any(subgraphs_of(node)):
+        if node.domain not in ("", "ai.onnx") or op.has_bodies or node.op_type in _RANDOM:
             continue
         op.constant = all(wire is None or _is_constant(wire) for wire in op.ins) and _is_small_result(op)
 
@@ -81,7 +80,7 @@ def _is_small_result(op: Op) -> bool:
     """
     if op.node.op_type == "Constant":
         tensor = op.node.attributes.get("value")
-        return tensor is None or tensor.is_ref() or tensor.as_tensor().size <= CLONE_LIMIT
+        return tensor is None or tensor.is_ref() or tensor.value.size <= CLONE_LIMIT
     return all(_is_shape_like(wire.value) for wire in op.outs)
 
 
@@ -220,7 +219,7 @@ def _free_depths(ops: Iterable[Op]) -> dict[Op, int]:
     """
     depths: dict[Op, int] = {}
     for op in ops:
-        if op.constant or op.captures or op.node.op_type in _RANDOM or any(subgraphs_of(op.node)):
+        if op.constant or op.has_bodies or op.node.op_type in _RANDOM:
             continue
         depth = 0
         for wire in op.reads():

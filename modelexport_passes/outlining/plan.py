@@ -136,7 +136,7 @@ def _name_functions(bodies: Bodies, taken: Collection[tuple[str, str]]) -> list[
 def _value_names(region: Region, bodies: Bodies) -> set[str]:
     """Names of the values made in a body, those in the bodies of its operations included."""
     names = {str(wire.value.name) for item in bodies.layout[region] for wire in bodies.results_of(item)}
-    nodes = [item.node for item in bodies.layout[region] if isinstance(item, Op) and item.node.attributes]
+    nodes = [item.node for item in bodies.layout[region] if isinstance(item, Op) and item.has_bodies]
     for graph in [graph for node in owned_nodes(nodes) for graph in subgraphs_of(node)]:
         names.update(str(value.name) for value in (*graph.inputs, *graph.initializers.values()))
         names.update(str(value.name) for node in graph for value in node.outputs)

@@ -13,7 +13,7 @@ from modelexport_passes.outlining.plan import FunctionPlan, OutlinePlan
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.outlining.sharing import Bodies, Column, Group
 from modelexport_passes.outlining.types import Shapes, common_shape, general_shapes
-from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
+from modelexport_passes.scopes.walk import has_bodies, owned_nodes, subgraphs_of
 from modelexport_passes.unique_names import Names
 
 Made = dict[Item, ir.Node]
@@ -31,7 +31,7 @@ def rewrite(model: ir.Model, plan: OutlinePlan) -> Made:
     stay = {item for region in _kept_regions(bodies) for item in bodies.layout[region]}
     for op in originals:
         if op not in stay:
-            _detach(op.node)
+            _detach(op.node, bodies=op.has_bodies)
 
     shapes: Shapes = {}
     functions: Functions = {function.group: function for function in plan.functions}
@@ -60,14 +60,15 @@ def _drop_embedded(graph: ir.Graph, plan: OutlinePlan) -> None:
             del graph.initializers[str(value.name)]
 
 
-def _detach(node: ir.Node) -> None:
+def _detach(node: ir.Node, *, bodies: bool) -> None:
     """A node that another one stands for: it no longer uses anything."""
-    for at in range(len(node.inputs)):
-        node.replace_input_with(at, None)
-    for graph in subgraphs_of(node):
+    for at, value in enumerate(node.inputs):
+        if value is not None:
+            node.replace_input_with(at, None)
+    for graph in subgraphs_of(node) if bodies else ():
         graph.outputs.clear()
         for inner in graph:
-            _detach(inner)
+            _detach(inner, bodies=has_bodies(inner))
 
 
 def _make_function(model: ir.Model, function: FunctionPlan, bodies: Bodies, functions: Functions, made: Made) -> None:
@@ -145,7 +146,7 @@ class _Body:
             node = _copy(op.node, inputs)
             for value in node.outputs:
                 value.name = self._value_names.take(str(value.name))
-        for owned in owned_nodes([node]):
+        for owned in owned_nodes([node]) if op.has_bodies else (node,):
             owned.name = self._node_names.take(owned.name or owned.op_type)
         self.values.update(zip(op.outs, node.outputs, strict=True))
         return node

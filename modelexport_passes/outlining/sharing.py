@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from modelexport_passes.outlining.canonical import constant_tensor, external_key, is_constant, operator_key, tensor_key
+from modelexport_passes.outlining.canonical import constant_key, external_key, is_constant, operator_key
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.placement import return_to_original
@@ -160,16 +160,11 @@ def _lift_differing(groups: Iterable[Sequence[Region]], bodies: Bodies) -> None:
         rows = zip(*(bodies.layout[region] for region in instances), strict=True) if len(instances) > 1 else ()
         for row in rows:
             constants = [item for item in row if isinstance(item, Op) and is_constant(item)]
-            if len(constants) == len(row) and len({_content(op) for op in constants}) > 1:
+            if len(constants) == len(row) and len({constant_key(op) for op in constants}) > 1:
                 for region, op in zip(instances, constants, strict=True):
                     moved.setdefault(region, []).append(op)
     if moved:
         _move_to_callers(moved, bodies)
-
-
-def _content(op: Op) -> Hashable:
-    tensor = constant_tensor(op)
-    return None if tensor is None else tensor_key(tensor)
 
 
 def _move_to_callers(moved: Mapping[Region, Sequence[Op]], bodies: Bodies) -> None:

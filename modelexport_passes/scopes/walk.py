@@ -18,6 +18,15 @@ def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
             yield from attribute.as_graphs()
 
 
+_BODY_TYPES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
+
+def has_bodies(node: ir.Node) -> bool:
+    """Whether a node owns graphs."""
+    attributes = node.attributes
+    return bool(attributes) and any(attribute.type in _BODY_TYPES for attribute in attributes.values())
+
+
 def owned_nodes(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
     """These nodes and all nodes in the bodies they own, at any depth, each before its bodies."""
     for node in nodes:
