@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import onnx
@@ -62,8 +62,14 @@ def run(capsys):
     return run
 
 
+def computed() -> float:
+    """Processor seconds of the child processes so far."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def test_help_answers_at_once():
-    """Under 0.3 s, the best of three; nothing heavy is imported."""
+    """Under 0.3 s of computing, the best of three, whatever else the machine does; nothing heavy is imported."""
     code = (
         "import sys; sys.argv = ['mx-pipeline', '--help']\n"
         "from modelexport_passes.cli.app import main\n"
@@ -72,9 +78,9 @@ def test_help_answers_at_once():
     )
     times: list[float] = []
     for _ in range(3):
-        started = time.perf_counter()
+        started = computed()
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        times.append(time.perf_counter() - started)
+        times.append(computed() - started)
         assert "HEAVY []" in out
         assert all(f"  {verb}  " in out for verb in VERBS)
     assert min(times) < 0.3
