@@ -24,7 +24,7 @@ class Inlined:
     """What inlining did.
 
     Attributes:
-        calls: number of calls replaced in the main graph, in subgraphs and in functions that stay.
+        calls: number of calls written out, those inside of others included.
         functions: identifiers of the functions that went.
     """
 
@@ -48,14 +48,15 @@ def inline(model: ir.Model, selected: Selected) -> Inlined:
     result = Inlined(functions=list(chosen))
     names = Names(_value_names(model.graph))
     site = Site(names, Names(_node_names(model.graph)), Originals(model.graph, ledger, names), inside=False)
-    result.calls += _inline_in(model.graph, instantiation, site)
-    if site.originals is not None and site.originals.reused and result.calls:
+    _inline_in(model.graph, instantiation, site)
+    if site.originals is not None and site.originals.reused and instantiation.calls:
         model.graph.sort()
     for key, function in model.functions.items():
         if key not in chosen:
             inner = Names(_value_names(function.graph))
             place = Site(inner, Names(_node_names(function.graph)), None, inside=True)
-            result.calls += _inline_in(function.graph, instantiation, place)
+            _inline_in(function.graph, instantiation, place)
+    result.calls = instantiation.calls
     for key in chosen:
         del model.functions[key]
     _tidy(model, {domain for domain, _, _ in chosen}, ledger)
@@ -102,17 +103,14 @@ def _node_names(graph: ir.Graph) -> Iterable[str]:
     return (node.name for node in owned_nodes(graph) if node.name)
 
 
-def _inline_in(graph: ir.Graph, instantiation: Instantiation, site: Site) -> int:
-    """Replace the calls directly in a graph, and in the bodies that its nodes own. Returns how many."""
-    calls = 0
+def _inline_in(graph: ir.Graph, instantiation: Instantiation, site: Site) -> None:
+    """Replace the calls directly in a graph, and in the bodies that its nodes own."""
     for node in list(graph):
         if instantiation.function_of(node) is not None:
             _replace(graph, node, instantiation, site)
-            calls += 1
             continue
         for inner in subgraphs_of(node):
-            calls += _inline_in(inner, instantiation, Site(site.names, site.node_names, None, site.inside))
-    return calls
+            _inline_in(inner, instantiation, Site(site.names, site.node_names, None, site.inside))
 
 
 def _replace(graph: ir.Graph, node: ir.Node, instantiation: Instantiation, site: Site) -> None:

@@ -62,11 +62,15 @@ class Instantiation:
     Args:
         functions: by identifier, those that shall be written out.
         ledger: what is particular to each call.
+
+    Attributes:
+        calls: how many were written out, those inside of others included.
     """
 
     def __init__(self, functions: Mapping[ir.OperatorIdentifier, ir.Function], ledger: Ledger) -> None:
         self._functions = functions
         self._ledger = ledger
+        self.calls = 0
 
     def function_of(self, node: ir.Node) -> ir.Function | None:
         """The function that a node calls, if it shall be written out."""
@@ -94,6 +98,7 @@ class Instantiation:
             result_names: the name for each output; None to choose one.
             prefix: stands before names that are taken.
         """
+        self.calls += 1
         function = self._functions[node.op_identifier()]
         _check_arity(node, function)
         body = _BodyCopy(self, function, node, attributes, site, scope, prefix)

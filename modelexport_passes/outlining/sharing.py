@@ -111,7 +111,10 @@ def _levels(bodies: Bodies) -> list[list[Region]]:
 
 
 def _body_key(region: Region, bodies: Bodies, *, constant_values: bool) -> Hashable:
-    """The canonical body: operators and calls in order, wiring by position, what leaves it."""
+    """The canonical body: operators and calls in order, wiring by position.
+
+    What leaves it is no part: a value that only one call's surroundings use is an output of all calls.
+    """
     made: dict[Wire, tuple[int, int]] = {}
     rows: list[Hashable] = []
     for at, item in enumerate(bodies.layout[region]):
@@ -124,10 +127,26 @@ def _body_key(region: Region, bodies: Bodies, *, constant_values: bool) -> Hasha
         else:
             rows.append((bodies.group_of[item].number, wiring))
         made.update((wire, (at, out)) for out, wire in enumerate(bodies.results_of(item)))
-    return (region.frame.class_name, tuple(rows), tuple(made[wire] for wire in bodies.results[region]))
+    return (region.frame.class_name, tuple(rows))
+
+
+def _unite_results(instances: Sequence[Region], bodies: Bodies) -> None:
+    """Let every instance give what any of them gives, in order of making."""
+    if len(instances) == 1:
+        return
+    made = [[wire for item in bodies.layout[region] for wire in bodies.results_of(item)] for region in instances]
+    given = [set(bodies.results[region]) for region in instances]
+    union = [
+        at
+        for at, wires in enumerate(zip(*made, strict=True))
+        if any(wire in results for wire, results in zip(wires, given, strict=True))
+    ]
+    for region, wires in zip(instances, made, strict=True):
+        bodies.results[region] = [wires[at] for at in union]
 
 
 def _add_group(instances: list[Region], bodies: Bodies) -> None:
+    _unite_results(instances, bodies)
     group = Group(len(bodies.groups), instances)
     # Slots that hold the same value in every instance are one column.
     numbers: dict[Column, int] = {}

@@ -303,7 +303,6 @@ CASES = (
             "": "Sub*2",
         },
         functions={"Nested": 1, "Linear": 1},
-        xfail={"functions": "a value that is used outside of one call only is not yet an output of all calls"},
     ),
     Case(
         "tied_weights",
