@@ -19,5 +19,6 @@ def rows(text: str) -> list[str]:
 def test_the_table_in_the_docs_is_current() -> None:
     """Every number in docs/experiment.md is what `python examples/modules_as_functions.py --markdown` prints."""
     command = [sys.executable, "examples/modules_as_functions.py", "--markdown"]
-    finished = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    finished = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
     assert rows((ROOT / "docs" / "experiment.md").read_text(encoding="utf-8")) == rows(finished.stdout)
