@@ -23,7 +23,7 @@ LAYERS = [
     {"cli"},
     {"config", "pipeline", "report", "registry", "testing", "modules_as_functions"},
     {"builtin"},
-    {"scopes", "outlining", "inlining", "validation", "exporting"},
+    {"scopes", "outlining", "inlining", "validation", "exporting", "tools"},
     {"pass_base", "unique_names"},
     {"errors"},
 ]

@@ -7,7 +7,8 @@ import onnx_ir as ir
 from onnx import version_converter
 
 from modelexport_passes.errors import ModelExportError
-from modelexport_passes.scopes.carry import restore_scopes, scopes_by_value
+from modelexport_passes.scopes.carry import carry
+from modelexport_passes.scopes.snapshot import take_snapshot
 
 
 def convert_opset(model: ir.Model, opset: int) -> ir.Model:
@@ -16,12 +17,12 @@ def convert_opset(model: ir.Model, opset: int) -> ir.Model:
     Raises:
         ModelExportError: onnx has no conversion for one of the operators.
     """
-    scopes = scopes_by_value(model)
+    snapshot = take_snapshot(model)
     try:
         converted = version_converter.convert_version(ir.to_proto(model), opset)
     except (RuntimeError, version_converter.ConvertError, onnx.checker.ValidationError) as error:
         line = str(error).splitlines()[0]
         raise ModelExportError(f"export: no conversion to opset {opset}: {line}; export at a higher opset") from error
     result = ir.from_proto(converted)
-    restore_scopes(result, scopes)
+    carry(result, snapshot)
     return result

@@ -27,6 +27,9 @@ from modelexport_passes.scopes.scope import SCOPE_KEY, UNKNOWN_CLASS, Frame, Sco
 TAGS_KEY = "pkg.modelexport_passes.tags"
 """Metadata key on the model: JSON, tag key -> template, of the tags that its nodes carry."""
 
+METADATA_IR_VERSION = 10
+"""The first IR version with metadata on nodes (onnx.proto)."""
+
 DEFAULT_KEY = "hierarchy_tag"
 DEFAULT_TEMPLATE = "{tag}"
 TEMPLATE_FIELDS = ("tag", "path", "class", "qualified_class", "classes", "depth", "call", "source")
