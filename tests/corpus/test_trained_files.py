@@ -70,7 +70,6 @@ def test_convolutions_have_the_scope_of_their_kernels_owner() -> None:
     assert owners == {weight: str(weight).removesuffix(".weight") for weight in owners}
 
 
-@pytest.mark.xfail(reason="a name without parameters below it is taken for a layer of another block", strict=True)
 def test_a_module_without_parameters_called_three_times_has_three_calls() -> None:
     """``/model.9/m/MaxPool``, ``m_1`` and ``m_2`` are calls of one pooling layer, not layers of other blocks."""
     pools = [key[1] for key in operations(nudenet().plain) if key[0] == "MaxPool"]
