@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import onnx_ir as ir
 
@@ -19,10 +19,15 @@ from modelexport_passes.validation.checker import run_checker
 from modelexport_passes.validation.functions import check_functions
 from modelexport_passes.validation.hierarchy import check_hierarchy
 from modelexport_passes.validation.input_files import read_inputs
+from modelexport_passes.validation.module_verdicts import COMPARABLE, SHOWN_BY_NUMBERS, Verdict
+from modelexport_passes.validation.modules import prove_against
 from modelexport_passes.validation.parity import Comparison, compare_models, compare_with_record
 from modelexport_passes.validation.problem import Problem
 from modelexport_passes.validation.session import Array, open_session
 from modelexport_passes.validation.structure import check_structure
+
+if TYPE_CHECKING:
+    from modelexport_passes.exporting.record import TorchRun
 
 _SHOWN = 20
 
@@ -56,6 +61,20 @@ class Parity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Modules:
+    """How the results of module calls are compared with torch.
+
+    Attributes:
+        tolerance: largest difference, relative to the standard deviation of the tensor; by default 1e-4, and 2e-2 for
+            types of 16 bits.
+        memory_mb: MiB of inner values to hold at a time; the model runs once for each portion.
+    """
+
+    tolerance: float | None = None
+    memory_mb: int = 512
+
+
+@dataclass(frozen=True, kw_only=True)
 class Validate(ModelPass):
     """Check a model, all at once; a model that fails any check is an error that lists every failure.
 
@@ -67,10 +86,13 @@ class Validate(ModelPass):
         hierarchy: scopes and tags read, stand where they belong, agree with each other and with the functions.
         session: onnxruntime loads the model.
         parity: what the model must compute the same as; None compares with nothing.
+        modules: prove the scopes: for each module call of the torch model, the operations of that scope must make what
+            the call returned. True, or how to compare.
+        run: the torch model and its inputs, where the model was not exported in this run.
 
     Raises:
         VerificationError: a check failed.
-        ConfigError: ``parity`` asks for a reference that there is none of.
+        ConfigError: ``parity`` or ``modules`` ask for a reference that there is none of.
     """
 
     name: ClassVar[str] = "validate"
@@ -79,17 +101,16 @@ class Validate(ModelPass):
     hierarchy: bool = True
     session: bool = True
     parity: Parity | None = None
+    modules: bool | Modules = False
+    run: TorchRun | None = None
 
     _context: ClassVar[RunContext | None] = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.parity, Mapping):
-            options = cast("Mapping[str, Any]", self.parity)
-            known = [one.name for one in fields(Parity)]
-            unknown = [name for name in options if name not in known]
-            if unknown:
-                raise ConfigError(f"validate: parity has no option {unknown[0]!r}; there are {', '.join(known)}")
-            object.__setattr__(self, "parity", Parity(**options))
+        for option, kind in (("parity", Parity), ("modules", Modules)):
+            value = getattr(self, option)
+            if isinstance(value, Mapping):
+                object.__setattr__(self, option, _made_from(option, kind, cast("Mapping[str, Any]", value)))
 
     def bind(self, context: RunContext) -> Self:
         """The same pass, with the pipeline's input and export at hand for ``parity``."""
@@ -120,10 +141,38 @@ class Validate(ModelPass):
             check = f"parity with {reference}"
             checks.append(check)
             problems += _tried(check, partial(self._compare, model, reference, outcome))
+        if self.modules and sound:
+            checks.append("modules")
+            problems += self._prove(model, outcome)
         outcome.figures["checks"] = checks
         outcome.notes.extend(str(problem) for problem in problems if not problem.fatal)
-        _raise_for([problem for problem in problems if problem.fatal], compared=sound or self.parity is None)
+        left_out = [] if sound else [name for name in ("parity", "modules") if getattr(self, name)]
+        _raise_for([problem for problem in problems if problem.fatal], left_out)
         return outcome
+
+    def _prove(self, model: ir.Model, outcome: Outcome) -> Iterator[Problem]:
+        options = self.modules if isinstance(self.modules, Modules) else Modules()
+        record = self._context.export if self._context else record_of(model)
+        run = self.run or (record.run if record else None)
+        if run is None:
+            raise ConfigError(
+                "validate: modules needs the torch model: export it in this run (input: export: ...), or give "
+                "run=TorchRun(module, args) in Python"
+            )
+        inputs = record.inputs if record is not None and self.run is None else None
+        try:
+            proof = prove_against(model, run, inputs, tolerance=options.tolerance, memory=options.memory_mb << 20)
+        except VerificationError as error:
+            yield Problem("modules", "the model", str(error))
+            return
+        outcome.figures["modules_proven"] = f"{len(proof.of(*SHOWN_BY_NUMBERS))}/{len(proof.of(*COMPARABLE))}"
+        outcome.figures["modules"] = {
+            **proof.counts,
+            "not found, paths": [one.call for one in proof.of(Verdict.NOT_FOUND)],
+            "not called, paths": list(proof.not_called),
+        }
+        outcome.notes.extend(f"not found: {one}" for one in proof.of(Verdict.NOT_FOUND))
+        yield from (Problem("module", one.call, one.reason) for one in proof.of(Verdict.DIFFERENT))
 
     def _compare(self, model: ir.Model, reference: str, outcome: Outcome) -> None:
         assert self.parity is not None
@@ -161,6 +210,14 @@ class Validate(ModelPass):
         return compare_models(model, other, inputs, seed=self.parity.seed)
 
 
+def _made_from(option: str, kind: type[Any], given: Mapping[str, Any]) -> Any:
+    known = [one.name for one in fields(kind)]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ConfigError(f"validate: {option} has no option {unknown[0]!r}; there are {', '.join(known)}")
+    return kind(**given)
+
+
 def _against_torch(model: ir.Model, record: ExportRecord | None) -> Comparison:
     if record is None:
         raise ConfigError(
@@ -180,13 +237,18 @@ def _tried(check: str, action: Callable[[], object]) -> Iterator[Problem]:
         yield Problem(check, "the model", str(error))
 
 
-def _raise_for(problems: list[Problem], *, compared: bool) -> None:
+def _raise_for(problems: list[Problem], left_out: list[str]) -> None:
     if not problems:
         return
-    lines = [str(problem) for problem in problems[:_SHOWN]]
-    if len(problems) > _SHOWN:
-        lines.append(f"... and {len(problems) - _SHOWN} more")
-    if not compared:
-        lines.append("parity was not checked: an unsound model has nothing to compare")
+    # Modules are listed to the last: which of them are right is what was asked.
+    modules = [problem for problem in problems if problem.check == "module"]
+    others = [problem for problem in problems if problem.check != "module"]
+    lines = [str(problem) for problem in others[:_SHOWN]]
+    if len(others) > _SHOWN:
+        lines.append(f"... and {len(others) - _SHOWN} more")
+    lines += map(str, modules)
+    for check in left_out:
+        verb = "was" if check == "parity" else "were"
+        lines.append(f"{check} {verb} not checked: an unsound model has nothing to compare")
     count = "1 fault" if len(problems) == 1 else f"{len(problems)} faults"
     raise VerificationError("\n".join([f"validate: {count}", *(f"  {line}" for line in lines)]))

@@ -1,0 +1,192 @@
+"""From what the operations of a model make to a verdict on each module call. Nothing is run here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from modelexport_passes.validation.module_regions import CallKey, Regions
+from modelexport_passes.validation.module_verdicts import CallVerdict, ModuleProof, Verdict
+from modelexport_passes.validation.tensor_matching import is_telling
+
+if TYPE_CHECKING:
+    from modelexport_passes.exporting.module_calls import ModuleCall, Recording
+    from modelexport_passes.exporting.tensor_store import Kind
+
+_Found = tuple[Verdict, str]
+
+_ORDER = (
+    Verdict.UNCHANGED,
+    Verdict.NO_NODES,
+    Verdict.NOT_FOUND,
+    Verdict.CONSTANT,
+    Verdict.FUSED,
+    Verdict.PROVEN,
+    Verdict.DIFFERENT,
+)
+"""Of the tensors that a call returned, the one with the last of these decides: results that nothing used are gone."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One value of the model beside the recorded tensors.
+
+    Attributes:
+        kind: its type and shape.
+        equals: keys of the tensors that it equals.
+    """
+
+    kind: Kind
+    equals: Sequence[str]
+
+
+@dataclass
+class Judge:
+    """Finds the verdict of each call.
+
+    Attributes:
+        recording: the torch model's run.
+        regions: of the model.
+        makers: key of a recorded tensor -> the values that equal it.
+        compared: the values that were compared with the recorded tensors, and what was found.
+    """
+
+    recording: Recording
+    regions: Regions
+    makers: Mapping[str, Sequence[ir.Value]]
+    compared: Mapping[ir.Value, Compared]
+
+    def __post_init__(self) -> None:
+        self._keys = {call: self._keys_of(call) for call in self.recording.calls}
+        self._calls = {key: call for call, keys in self._keys.items() for key in keys}
+        self._computing: dict[str, list[ModuleCall]] = {}
+        self._taking: dict[str, list[ModuleCall]] = {}
+        for call in self.recording.calls:
+            for key in call.computed:
+                self._computing.setdefault(key, []).append(call)
+            for key in dict.fromkeys(call.took):
+                self._taking.setdefault(key, []).append(call)
+        self._telling: dict[str, bool] = {}
+
+    def proof(self) -> ModuleProof:
+        """The verdicts on all calls, and on regions that no call has."""
+        found: dict[ModuleCall, _Found] = {}
+        for call in self.recording.calls:
+            found[call] = self._settled(call, found)
+        # As they returned: a call whose numbers are wrong comes before those that they made wrong.
+        ended = sorted(self.recording.calls, key=lambda call: call.ended)
+        verdicts = [CallVerdict(str(call), call.class_name, *found[call]) for call in ended]
+        not_called: list[str] = []
+        for key in self.regions:
+            if key in self._calls:
+                continue
+            if key.path in self.recording.paths:
+                not_called.append(str(key))
+            else:
+                reason = "the torch model has no module of that path"
+                verdicts.append(CallVerdict(str(key), "?", Verdict.DIFFERENT, reason))
+        return ModuleProof(tuple(verdicts), tuple(not_called))
+
+    def _keys_of(self, call: ModuleCall) -> tuple[CallKey, ...]:
+        """A call's region. Of an instance with several names any of theirs: hooks do not tell which one was used."""
+        if len(call.paths) == 1:
+            return (CallKey(call.paths[0], call.call),)
+        return tuple(key for key in self.regions if key.path in call.paths)
+
+    def _settled(self, call: ModuleCall, found: Mapping[ModuleCall, _Found]) -> _Found:
+        results = [self._of_tensor(call, key) for key in call.computed]
+        verdict, reason = max(results, key=lambda one: _ORDER.index(one[0]), default=(Verdict.UNCHANGED, ""))
+        caller = found.get(call.caller) if call.caller is not None else None
+        if verdict is Verdict.DIFFERENT and reason.endswith(_INSTEAD) and caller and caller[0] is Verdict.PROVEN:
+            # Rows of tied experts in another order, and the like: what the caller makes of it is right.
+            return Verdict.NOT_FOUND, f"{reason}; its caller's result is right all the same"
+        return verdict, reason
+
+    def _of_tensor(self, call: ModuleCall, key: str) -> _Found:
+        keys = self._keys[call]
+        makers = self.makers.get(key, [])
+        if any(self.regions.holds(value, keys) for value in makers):
+            return (Verdict.PROVEN if self._tells(key) else Verdict.CONSTANT), ""
+        empty = not any(one in self.regions for one in keys)
+        absent = (Verdict.NO_NODES, "") if empty else (Verdict.NOT_FOUND, "the model makes no such tensor")
+        if not self._tells(key):
+            return absent
+        if makers:
+            return self._made_elsewhere(call, key, makers, absent)
+        fused = next((other for other in self._made_of(call, key) if self._makes_any(keys, other)), None)
+        if fused is not None:
+            return Verdict.FUSED, f"fused with {fused}"
+        wrong = self._instead(keys, key)
+        return (Verdict.DIFFERENT, f"{wrong.name!r} {_INSTEAD}") if wrong is not None else absent
+
+    def _made_elsewhere(self, call: ModuleCall, key: str, makers: Sequence[ir.Value], absent: _Found) -> _Found:
+        """What it means that only operations of other modules make a tensor that a call returned."""
+        places: dict[CallKey, ir.Value] = {}
+        beside = [other for other in self._computing[key] if other not in _running(call)]
+        for value in makers:
+            owner = self.regions.innermost(value)
+            if owner is None:
+                return Verdict.NOT_FOUND, f"{value.name!r}, which equals it, is of unknown scope"
+            if any(self.regions.holds(value, self._keys[other]) for other in beside):
+                return absent  # one operation for several calls that return equal tensors
+            if absent[0] is Verdict.NO_NODES and self.regions.is_constant(value):
+                return absent  # folded, and what it was folded into has these numbers again
+            if self._is_swallowed(owner):
+                return absent[0], f"fused with {owner}"
+            places.setdefault(owner, value)
+        where = "; ".join(f"{value.name!r} of {owner}" for owner, value in places.items())
+        return Verdict.DIFFERENT, f"what it returned is made elsewhere: {where}"
+
+    def _is_swallowed(self, owner: CallKey) -> bool:
+        """Whether nothing makes what this call itself returned: then its operations do the work of others as well."""
+        call = self._calls.get(owner)
+        return call is not None and bool(call.computed) and not any(map(self.makers.get, call.computed))
+
+    def _made_of(self, call: ModuleCall, key: str) -> Iterator[ModuleCall]:
+        """The calls that worked on a tensor which the model does not make, and on what they made of it, and so on."""
+        seen: set[ModuleCall] = _running(call)
+        waiting = [key]
+        while waiting:
+            for other in self._taking.get(waiting.pop(), ()):
+                if other not in seen:
+                    seen.add(other)
+                    yield other
+                    waiting += [one for one in other.computed if not self.makers.get(one)]
+
+    def _makes_any(self, keys: Iterable[CallKey], call: ModuleCall) -> bool:
+        return any(
+            self.regions.holds(value, keys)
+            for key in call.computed
+            if self._tells(key)
+            for value in self.makers.get(key, ())
+        )
+
+    def _instead(self, keys: Iterable[CallKey], key: str) -> ir.Value | None:
+        """A value that leaves the region, of a returned tensor's type and shape, that equals none that was returned."""
+        for one in keys:
+            for value in self.regions.leaving(one):
+                looked = self.compared.get(value)
+                if looked is not None and not looked.equals and looked.kind == self.recording.tensors.kind(key):
+                    return value
+        return None
+
+    def _tells(self, key: str) -> bool:
+        if key not in self._telling:
+            self._telling[key] = is_telling(self.recording.tensors.load(key))
+        return self._telling[key]
+
+
+_INSTEAD = "leaves it, which is not what the module returned"
+
+
+def _running(call: ModuleCall) -> set[ModuleCall]:
+    """A call and those that it was made in."""
+    found: set[ModuleCall] = set()
+    running: ModuleCall | None = call
+    while running is not None:
+        found.add(running)
+        running = running.caller
+    return found

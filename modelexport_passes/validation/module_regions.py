@@ -1,0 +1,95 @@
+"""The region of each module call in a flat model: its nodes, and the values that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from modelexport_passes.scopes.scope import Scope, scope_of
+from modelexport_passes.scopes.walk import captures_of, owned_nodes
+
+
+class CallKey(NamedTuple):
+    """A module call as scopes name it."""
+
+    path: str
+    call: int
+
+    def __str__(self) -> str:
+        name = self.path or "the root"
+        return f"{name}@{self.call}" if self.call else name
+
+
+@dataclass
+class Regions:
+    """All regions of a model without function calls.
+
+    Attributes:
+        nodes: the nodes of each region that stand in the main graph, in its order.
+        hidden: number of nodes of each region that stand in bodies of If, Loop and Scan, where no value can be read.
+        keys: node of the main graph -> the calls whose region it is in, outermost first; empty if unknown.
+        outputs: the outputs of the graph.
+        varying: the values of the main graph that depend on an input of the graph.
+    """
+
+    nodes: dict[CallKey, list[ir.Node]] = field(default_factory=dict[CallKey, list[ir.Node]])
+    hidden: dict[CallKey, int] = field(default_factory=dict[CallKey, int])
+    keys: dict[ir.Node, tuple[CallKey, ...]] = field(default_factory=dict[ir.Node, tuple[CallKey, ...]])
+    outputs: frozenset[ir.Value] = frozenset()
+    varying: set[ir.Value] = field(default_factory=set[ir.Value])
+
+    @classmethod
+    def of(cls, model: ir.Model) -> Regions:
+        """Read the scopes of the nodes of the main graph and of the bodies in it."""
+        inputs = {value for value in model.graph.inputs if not value.is_initializer()}
+        regions = cls(outputs=frozenset(model.graph.outputs), varying=inputs)
+        for node in model.graph:
+            keys = _keys(scope_of(node))
+            regions.keys[node] = keys
+            if not regions.varying.isdisjoint((*node.inputs, *captures_of(node))):
+                regions.varying.update(node.outputs)
+            for key in keys:
+                regions.nodes.setdefault(key, []).append(node)
+            for inner in owned_nodes([node]):
+                if inner is not node:
+                    for key in _keys(scope_of(inner)):
+                        regions.hidden[key] = regions.hidden.get(key, 0) + 1
+        return regions
+
+    def __contains__(self, key: CallKey) -> bool:
+        return key in self.nodes or key in self.hidden
+
+    def __iter__(self) -> Iterator[CallKey]:
+        yield from dict.fromkeys([*self.nodes, *self.hidden])
+
+    def holds(self, value: ir.Value, keys: Iterable[CallKey]) -> bool:
+        """Whether one of these regions makes a value."""
+        producer = value.producer()
+        return producer is not None and not set(keys).isdisjoint(self.keys[producer])
+
+    def innermost(self, value: ir.Value) -> CallKey | None:
+        """The innermost call whose region makes a value; None if unknown."""
+        producer = value.producer()
+        keys = self.keys[producer] if producer is not None else ()
+        return keys[-1] if keys else None
+
+    def is_constant(self, value: ir.Value) -> bool:
+        """Whether a value is the same whatever the model is given."""
+        return value not in self.varying
+
+    def leaving(self, key: CallKey) -> Iterator[ir.Value]:
+        """The values that a region makes for others: used outside of it, or outputs of the graph."""
+        for node in self.nodes.get(key, ()):
+            for value in node.outputs:
+                users = (usage.node for usage in value.uses())
+                if value in self.outputs or any(key not in self.keys.get(user, (key,)) for user in users):
+                    yield value
+
+
+def _keys(scope: Scope | None) -> tuple[CallKey, ...]:
+    if scope is None:
+        return ()
+    return tuple(dict.fromkeys(CallKey(frame.path, frame.call) for frame in scope.frames))

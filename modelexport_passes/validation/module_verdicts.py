@@ -1,0 +1,70 @@
+"""What the proof of scopes finds about each module call."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from dataclasses import dataclass
+
+
+class Verdict(enum.StrEnum):
+    """What was found about one module call."""
+
+    PROVEN = "proven"
+    """Its region makes what the call returned."""
+    FUSED = "fused"
+    """Its region makes what the next calls made of what it returned, and nothing makes that itself: an optimizer has
+    put them together (Conv and BatchNorm)."""
+    CONSTANT = "constant"
+    """Its region makes what the call returned, and that is one number over and over, which shows nothing."""
+    UNCHANGED = "unchanged"
+    """It returned what it was given, or no tensor: there is nothing to make."""
+    NO_NODES = "no nodes"
+    """No operation has its scope, and there is none that should."""
+    NOT_FOUND = "not found"
+    """It has operations, and the model makes nothing that can be compared with what it returned."""
+    DIFFERENT = "different"
+    """What it returned is made elsewhere, or its region makes something else in its place, or works on after it."""
+
+
+SHOWN_BY_NUMBERS = (Verdict.PROVEN, Verdict.FUSED)
+"""Verdicts that prove the scope of a region."""
+
+COMPARABLE = (*SHOWN_BY_NUMBERS, Verdict.NOT_FOUND, Verdict.DIFFERENT)
+"""Verdicts on calls that left operations and returned something that tells."""
+
+
+@dataclass(frozen=True)
+class CallVerdict:
+    """What was found about one module call, and why."""
+
+    call: str
+    class_name: str
+    verdict: Verdict
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.call} ({self.class_name.rpartition('.')[2]}): {self.reason or self.verdict}"
+
+
+@dataclass(frozen=True)
+class ModuleProof:
+    """What was found about all module calls.
+
+    Attributes:
+        verdicts: in the order in which the calls returned in torch.
+        not_called: calls that scopes name and that torch did not make in this run (an expert that none chose).
+    """
+
+    verdicts: tuple[CallVerdict, ...]
+    not_called: tuple[str, ...] = ()
+
+    def of(self, *verdicts: Verdict) -> list[CallVerdict]:
+        """The calls with one of these verdicts."""
+        return [one for one in self.verdicts if one.verdict in verdicts]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Verdict -> number of calls; those that there are none of left out."""
+        counted = Counter(one.verdict for one in self.verdicts)
+        return {verdict.value: counted[verdict] for verdict in Verdict if counted[verdict]}
