@@ -38,10 +38,26 @@ def constant_key(op: Op) -> tuple[Key, ...]:
     return (name, *tensor_key(attribute.value))
 
 
-def external_key(wire: Wire) -> Key:
-    """What a shared body may rely on of a value from outside: dtype and rank, where known."""
+Kind = tuple["ir.DataType | None", "int | None"]
+"""Dtype and rank of a value, None where unknown."""
+
+
+def kind_of(wire: Wire) -> Kind:
+    """What a shared body may rely on of a value from outside."""
     value = wire.value
-    return ("outside", value.dtype, None if value.shape is None else value.shape.rank())
+    return (value.dtype, None if value.shape is None else value.shape.rank())
+
+
+def common_kinds(first: Sequence[Kind], second: Sequence[Kind]) -> list[Kind] | None:
+    """What is known of values that are both; None if two known facts contradict each other."""
+    common: list[Kind] = []
+    for (dtype, rank), (other_dtype, other_rank) in zip(first, second, strict=True):
+        if None not in (dtype, other_dtype) and dtype != other_dtype:
+            return None
+        if None not in (rank, other_rank) and rank != other_rank:
+            return None
+        common.append((dtype if other_dtype is None else other_dtype, rank if other_rank is None else other_rank))
+    return common
 
 
 def attributes_key(node: ir.Node, captured: Sequence[ir.Value] | None = None) -> Key:

@@ -56,7 +56,12 @@ def lay_out(every: Sequence[Op], root: Region) -> tuple[dict[Region, list[Item]]
                 stuck.append((edges[region], [item for item in items if item not in placed]))
         if not stuck:
             return layout, obstacles
-        found = [_weakest(cycle, sizes) for level, items in stuck for cycle in _cycles(items, level)]
+        found = [
+            obstacle
+            for level, items in stuck
+            for cycle in _cycles(items, level)
+            for obstacle in _obstacles(cycle, ops, sizes)
+        ]
         obstacles += found
         dissolve([obstacle.region for obstacle in found], ops, root)
 
@@ -193,10 +198,45 @@ def _cycles(items: Sequence[Item], edges: Edges) -> list[list[Item]]:
     return found
 
 
-def _weakest(cycle: Sequence[Item], sizes: Mapping[Region, int]) -> Obstacle:
-    """The region of a cycle that costs least to give up, and what stands in its way."""
+def _obstacles(cycle: Sequence[Item], ops: Sequence[Op], sizes: Mapping[Region, int]) -> list[Obstacle]:
+    """Which regions of a cycle to give up: those that are not convex by themselves, else the one that costs least."""
     regions = [item for item in cycle if isinstance(item, Region)]
-    region = min(regions, key=lambda region: (sizes[region], region.frames))
+    member = _membership(cycle, ops)
+    broken = [region for region in regions if _comes_back(region, member)]
+    return [_obstacle(region, cycle) for region in broken or [min(regions, key=lambda r: (sizes[r], r.frames))]]
+
+
+def _membership(cycle: Sequence[Item], ops: Sequence[Op]) -> dict[Op, Item]:
+    """For the operations in a cycle, which of its items they are, or lie in."""
+    items = set(cycle)
+    member: dict[Op, Item] = {}
+    for op in ops:
+        item: Item | None = op
+        while item is not None and item not in items:
+            item = op.region if isinstance(item, Op) else item.parent
+        if item is not None:
+            member[op] = item
+    return member
+
+
+def _comes_back(region: Region, member: Mapping[Op, Item]) -> bool:
+    """Whether a path of operations leaves the region and comes back."""
+    work = [op for op, item in member.items() if item is region]
+    seen: set[Op] = set(work)
+    while work:
+        op = work.pop()
+        outside = member[op] is not region
+        for reader in (reader for wire in op.outs for reader in wire.readers if reader in member):
+            if member[reader] is region:
+                if outside:
+                    return True
+            elif reader not in seen:
+                seen.add(reader)
+                work.append(reader)
+    return False
+
+
+def _obstacle(region: Region, cycle: Sequence[Item]) -> Obstacle:
     between = sorted(_describe(item) for item in cycle if item is not region)
     return Obstacle(region, tuple(between[:3]))
 

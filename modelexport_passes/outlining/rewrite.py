@@ -92,7 +92,8 @@ def _make_function(model: ir.Model, function: FunctionPlan, bodies: Bodies, func
 
 def _input(name: str, column: Column) -> ir.Value:
     values = [wire.value for wire in column]
-    return ir.Value(name=name, type=values[0].type, shape=common_shape(values))
+    known = next((value.type for value in values if value.type is not None), None)
+    return ir.Value(name=name, type=known, shape=common_shape(values))
 
 
 def _imports(nodes: Iterable[ir.Node], model: ir.Model) -> dict[str, int]:

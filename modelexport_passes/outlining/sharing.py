@@ -12,13 +12,14 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from modelexport_passes.outlining.canonical import constant_key, external_key, is_constant, operator_key
+from modelexport_passes.outlining.canonical import Kind, common_kinds, constant_key, is_constant, kind_of, operator_key
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.placement import return_to_original
 from modelexport_passes.outlining.regions import Region
 
 Column = tuple[Wire, ...]
+_OUTSIDE = (-1, -1)
 
 
 @dataclass(eq=False)
@@ -95,7 +96,8 @@ def share(bodies: Bodies, *, lift: bool) -> None:
         if lift:
             _lift_differing(alike.values(), bodies)
         for instances in alike.values():
-            _add_group(instances, bodies)
+            for compatible in _part_by_kinds(instances, bodies):
+                _add_group(compatible, bodies)
 
 
 def _levels(bodies: Bodies) -> list[list[Region]]:
@@ -118,16 +120,29 @@ def _body_key(region: Region, bodies: Bodies, *, constant_values: bool) -> Hasha
     made: dict[Wire, tuple[int, int]] = {}
     rows: list[Hashable] = []
     for at, item in enumerate(bodies.layout[region]):
-        wiring = tuple(
-            None if wire is None else made[wire] if wire in made else external_key(wire)
-            for wire in bodies.reads_of(item)
-        )
+        wiring = tuple(None if wire is None else made.get(wire, _OUTSIDE) for wire in bodies.reads_of(item))
         if isinstance(item, Op):
             rows.append((operator_key(item, constant_value=constant_values), wiring))
         else:
             rows.append((bodies.group_of[item].number, wiring))
         made.update((wire, (at, out)) for out, wire in enumerate(bodies.results_of(item)))
     return (region.frame.class_name, tuple(rows))
+
+
+def _part_by_kinds(instances: Sequence[Region], bodies: Bodies) -> list[list[Region]]:
+    """Part regions whose inputs are known to differ in dtype or rank. What is unknown contradicts nothing."""
+    parts: list[tuple[list[Kind], list[Region]]] = []
+    for region in instances:
+        kinds = [kind_of(wire) for wire in _outside_uses(region, bodies)]
+        for at, (known, members) in enumerate(parts):
+            common = common_kinds(known, kinds)
+            if common is not None:
+                members.append(region)
+                parts[at] = (common, members)
+                break
+        else:
+            parts.append((kinds, [region]))
+    return [members for _, members in parts]
 
 
 def _unite_results(instances: Sequence[Region], bodies: Bodies) -> None:

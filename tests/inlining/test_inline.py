@@ -1,0 +1,232 @@
+"""What inline does with functions, ours and others': wiring, names, attributes, scopes, and what it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import modelexport_passes as mx
+from modelexport_passes.scopes.scope import Frame, Scope, Source, scope_of, set_scope
+from modelexport_passes.testing import assert_rewrites, model_of
+from tests.scoped_models import check, run, scoped, tags_in
+
+X = {"x": np.arange(6, dtype=np.float32).reshape(2, 3) - 2}
+HEADER = '<ir_version: 10, opset_import: ["": 20, "f": 1]>'
+
+
+def model_with(graph: str, *functions: str) -> ir.Model:
+    """A model whose functions are of domain ``f``."""
+    bodies = "\n".join(f'<domain: "f", opset_import: ["": 20, "f": 1]>\n{function}' for function in functions)
+    return model_of(f"{HEADER}\n{graph}\n{bodies}")
+
+
+def test_a_call_becomes_what_the_function_does() -> None:
+    """Formals become actuals; the output keeps the name that the caller gave it; function and domain go."""
+    assert_rewrites(
+        mx.Inline(),
+        before=model_with(
+            "g (float[2,3] x) => (float[2,3] y) { y = f.Twice(x) }", "Twice (a) => (b) { t = Neg(a)  b = Neg(t) }"
+        ),
+        after="g (float[2,3] x) => (float[2,3] y) { t = Neg(x)  y = Neg(t) }",
+    )
+
+
+def test_calls_inside_of_functions_are_written_out_too() -> None:
+    """However deep."""
+    assert_rewrites(
+        mx.Inline(),
+        before=model_with(
+            "g (float[2,3] x) => (float[2,3] y) { y = f.Outer(x) }",
+            "Outer (a) => (b) { t = f.Inner(a)  b = f.Inner(t) }",
+            "Inner (a) => (b) { b = Neg(a) }",
+        ),
+        after="g (float[2,3] x) => (float[2,3] y) { t = Neg(x)  y = Neg(t) }",
+    )
+
+
+def test_names_in_a_body_stay_unique_and_the_first_call_keeps_them() -> None:
+    """The first call's values come back under their own names; those of others carry the call's name."""
+    model = model_with(
+        "g (float[2,3] x) => (float[2,3] y) { m = f.Twice(x)  y = f.Twice(m) }",
+        "Twice (a) => (b) { t = Neg(a)  b = Neg(t) }",
+    )
+    for at, node in enumerate(model.graph):
+        node.name = f"call{at}"
+    mx.Inline()(model)
+    assert [value.name for node in model.graph for value in node.outputs] == ["t", "m", "call1/t", "y"]
+
+
+def test_attributes_that_a_call_passes_replace_references() -> None:
+    """A reference takes what the call gives, else the function's default, else it is left out."""
+    text = f"""{HEADER}
+    g (float[2,3] x) => (float[2,3] y) {{ a = f.Act <slope = 0.5> (x)  y = f.Act(a) }}
+    <domain: "f", opset_import: ["": 20]>
+    Act <slope: float = 0.25> (x) => (y) {{ y = LeakyRelu <alpha: float = @slope> (x) }}
+    """
+    model = model_of(text)
+    before = run(model, X)
+    mx.Inline()(model)
+    assert [node.attributes["alpha"].value for node in model.graph] == [0.5, 0.25]
+    assert run(model, X) == before
+
+
+def test_an_input_that_the_call_leaves_out_is_left_out_inside() -> None:
+    """A formal without an actual is an empty input."""
+    model = model_with(
+        "g (float[2,3] x) => (float[2,3] y) { y = f.Bound(x) }",
+        "Bound (x, low, high) => (y) { y = Clip(x, low, high) }",
+    )
+    mx.Inline()(model)
+    (clip,) = model.graph
+    assert list(clip.inputs) == [model.graph.inputs[0], None, None]
+
+
+def test_an_output_that_the_call_does_not_take_is_no_matter() -> None:
+    """The function may give more than the call uses (which onnxruntime would not run as it is)."""
+    model = model_with(
+        "g (float[2,3] x) => (float[2,3] y) { y = f.Pair(x) }", "Pair (a) => (b, c) { b = Neg(a)  c = Abs(a) }"
+    )
+    mx.Inline()(model)
+    check(model)
+    assert run(model, X) == [(-X["x"]).tobytes()]
+
+
+def test_a_function_that_returns_its_input_leaves_the_value_or_an_identity() -> None:
+    """Inside, the input itself takes the result's place; at the graph's edge the output keeps its name."""
+    same = "Same (a) => (b) { b = Identity(a) }"
+    model = model_with("g (float[2,3] x) => (float[2,3] y) { a = f.Same(x)  y = Neg(a) }", same)
+    function = model.functions["f", "Same", ""]
+    identity = function.graph[0]
+    function.outputs[0] = function.inputs[0]
+    function.remove(identity, safe=True)
+    mx.Inline()(model)
+    assert [node.op_type for node in model.graph] == ["Neg"]
+
+    model = model_with("g (float[2,3] x) => (float[2,3] y) { y = f.Same(x) }", same)
+    function = model.functions["f", "Same", ""]
+    identity = function.graph[0]
+    function.outputs[0] = function.inputs[0]
+    function.remove(identity, safe=True)
+    mx.Inline()(model)
+    check(model)
+    assert [(node.op_type, node.outputs[0].name) for node in model.graph] == [("Identity", "y")]
+
+
+def test_calls_in_the_branches_of_an_if_are_written_out_there() -> None:
+    """A body of If, Loop or Scan is a place like any other."""
+    text = """
+    g (float[2,3] x, bool c) => (float[2,3] y) {
+        y = If (c) <
+            then_branch = t () => (float[2,3] p) { p = f.Twice(x) },
+            else_branch = e () => (float[2,3] q) { q = f.Twice(x) }
+        >
+    }
+    """
+    model = model_with(text, "Twice (a) => (b) { t = Neg(a)  b = Neg(t) }")
+    inputs = {**X, "c": np.array(True)}
+    before = run(model, inputs)
+    mx.Inline()(model)
+    check(model)
+    assert run(model, inputs) == before
+    assert not model.functions
+
+
+def test_a_body_inside_of_a_function_captures_what_the_call_passes() -> None:
+    """An If in a function reads the function's inputs: after inlining, the caller's values."""
+    gate = """
+    Gate (a, c) => (b) {
+        b = If (c) <
+            then_branch = t () => (float[2,3] p) { p = Neg(a) },
+            else_branch = e () => (float[2,3] q) { q = Abs(a) }
+        >
+    }
+    """
+    model = model_with("g (float[2,3] x, bool c) => (float[2,3] y) { m = f.Gate(x, c)  y = f.Gate(m, c) }", gate)
+    for flag in (True, False):
+        inputs = {**X, "c": np.array(flag)}
+        before = run(model, inputs)
+        inlined = model.clone()
+        mx.Inline()(inlined)
+        check(inlined)
+        assert run(inlined, inputs) == before
+
+
+def test_some_functions_can_stay() -> None:
+    """Only what is selected goes, in the main graph and in the functions that stay."""
+    model = model_with(
+        "g (float[2,3] x) => (float[2,3] y) { a = f.Inner(x)  y = f.Outer(a) }",
+        "Outer (a) => (b) { b = f.Inner(a) }",
+        "Inner (a) => (b) { b = Neg(a) }",
+    )
+    before = run(model, X)
+    mx.Inline(modules=["f.Inner"])(model)
+    check(model)
+    assert [node.op_type for node in model.graph] == ["Neg", "Outer"]
+    assert [node.op_type for node in model.functions["f", "Outer", ""]] == ["Neg"]
+    assert run(model, X) == before
+
+
+def test_functions_in_a_circle_are_refused() -> None:
+    """The circle is named."""
+    model = model_with(
+        "g (float[2,3] x) => (float[2,3] y) { y = f.A(x) }",
+        "A (a) => (b) { b = f.B(a) }",
+        "B (a) => (b) { b = f.A(a) }",
+    )
+    with pytest.raises(mx.ModelExportError, match=r"circle: f::(A -> f::B -> f::A|B -> f::A -> f::B)"):
+        mx.Inline()(model)
+
+
+def test_a_function_of_another_opset_is_refused() -> None:
+    """An operator of opset 18 is not the one of opset 20."""
+    text = f"""{HEADER}
+    g (float[2,3] x) => (float[2,3] y) {{ y = f.Old(x) }}
+    <domain: "f", opset_import: ["": 18]> Old (a) => (b) {{ b = Neg(a) }}
+    """
+    with pytest.raises(mx.ModelExportError, match="uses opset 18 of domain '', the model 20; convert one of them"):
+        mx.Inline()(model_of(text))
+
+
+def test_operations_of_a_foreign_function_take_the_scope_of_its_call() -> None:
+    """Somebody else's function knows nothing of modules; its call does."""
+    model = model_with("g (float[2,3] x) => (float[2,3] y) { y = f.Twice(x) }", "Twice (a) => (b) { b = Neg(a) }")
+    (call,) = model.graph
+    frames = (Frame("", "pkg.Net"), Frame("act", "pkg.Act"))
+    set_scope(call, Scope(frames, Source.EXPORT))
+    mx.Inline()(model)
+    (neg,) = model.graph
+    assert scope_of(neg) == Scope(frames)
+    assert scope_of(neg).source is Source.INHERITED  # type: ignore[union-attr]
+
+
+def test_selective_inlining_recomposes_scopes_inside_of_functions() -> None:
+    """A linear layer written out in its block's function keeps its place below the block."""
+    text = """
+    g (float[2,3] x) => (float[2,3] y) { a = Neg(x)  b = Relu(a)  c = Neg(b)  y = Relu(c) }
+    """
+    scopes = {
+        "a": "/Net/Block.layers.0/Neg.inner.neg",
+        "b": "/Net/Block.layers.0",
+        "c": "/Net/Block.layers.1/Neg.inner.neg",
+        "y": "/Net/Block.layers.1",
+    }
+    model = scoped(text, scopes)
+    flat = tags_in(model.graph)
+    mx.Outline()(model)
+    mx.Inline(modules=["*.Neg"])(model)
+    assert tags_in(model.functions["pkg", "Block", ""]) == [("Neg", "Neg.inner.neg"), ("Relu", ".")]
+    mx.Inline()(model)
+    assert tags_in(model.graph) == flat
+
+
+def test_a_model_without_functions_is_left_alone() -> None:
+    """Nothing to do is not a change."""
+    assert not mx.Inline()(model_of("g (float[2,3] x) => (float[2,3] y) { y = Neg(x) }")).modified
+
+
+def test_a_second_run_changes_nothing() -> None:
+    """Inlining settles."""
+    model = model_with("g (float[2,3] x) => (float[2,3] y) { y = f.Twice(x) }", "Twice (a) => (b) { b = Neg(a) }")
+    assert mx.Inline()(model).modified
+    assert not mx.Inline()(model).modified

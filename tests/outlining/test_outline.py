@@ -1,0 +1,414 @@
+"""What outline does, case by case: where operations go, what is shared, what a call passes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import modelexport_passes as mx
+from modelexport_passes.scopes.ledger import read_ledger
+from modelexport_passes.scopes.scope import scope_of
+from tests.scoped_models import check, fingerprint, function_calls, run, scoped, tags_in
+
+X = {"x": np.arange(6, dtype=np.float32).reshape(2, 3) - 2}
+
+TWO_BLOCKS = """
+g (float[2,3] x) => (float[2,3] y)
+<float[3,3] layers.0.fc.weight = {1,2,3,4,5,6,7,8,9}, float[3,3] layers.1.fc.weight = {9,8,7,6,5,4,3,2,1}>
+{
+    a = MatMul(x, layers.0.fc.weight)
+    b = Relu(a)
+    c = MatMul(b, layers.1.fc.weight)
+    y = Relu(c)
+}
+"""
+TWO_BLOCKS_SCOPES = {
+    "a": "/Net/Block.layers.0/Linear.fc",
+    "b": "/Net/Block.layers.0",
+    "c": "/Net/Block.layers.1/Linear.fc",
+    "y": "/Net/Block.layers.1",
+}
+
+
+def outlined(text: str, scopes: dict[str, str], **options: object) -> ir.Model:
+    """The outlined model, after the checks that hold for every one: valid, bit-equal, idempotent, reversible."""
+    model = scoped(text, scopes)
+    inputs = {str(value.name): X["x"] for value in model.graph.inputs}
+    before, kept = run(model, inputs), fingerprint(model)
+    names = [value.name for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values())]
+    outline = mx.Outline(**options)  # type: ignore[arg-type]
+    outline(model)
+    check(model)
+    assert run(model, inputs) == before
+    assert not outline(model).modified
+    back = model.clone()
+    mx.Inline()(back)
+    check(back)
+    assert run(back, inputs) == before
+    assert fingerprint(back) == kept
+    values = (*back.graph.inputs, *back.graph.outputs, *back.graph.initializers.values())
+    assert sorted(map(str, names)) == sorted(str(value.name) for value in values)
+    return model
+
+
+# --- functions and calls ---------------------------------------------------------------------------------------------
+
+
+def test_equal_blocks_share_one_function_with_the_weights_as_inputs() -> None:
+    """Two blocks that differ in weights alone are two calls of one function; weights have local names."""
+    model = outlined(TWO_BLOCKS, TWO_BLOCKS_SCOPES)
+    assert function_calls(model) == {
+        "Block": '["layers.0", "layers.1"]',
+        "Linear": '["layers.0.fc", "layers.1.fc"]',
+    }
+    block = model.functions["pkg", "Block", ""]
+    assert [value.name for value in block.inputs] == ["input_0", "fc.weight"]
+    assert [[value.name for value in node.inputs if value] for node in model.graph] == [
+        ["x", "layers.0.fc.weight"],
+        ["b", "layers.1.fc.weight"],
+    ]
+
+
+def test_bodies_hold_relative_scopes_and_calls_absolute_ones() -> None:
+    """A tag in a body joined to the tag of the call is the tag of the operation."""
+    model = outlined(TWO_BLOCKS, TWO_BLOCKS_SCOPES)
+    assert tags_in(model.graph) == [("Block", "/Net/Block.layers.0"), ("Block", "/Net/Block.layers.1")]
+    assert tags_in(model.functions["pkg", "Block", ""]) == [("Linear", "Linear.fc"), ("Relu", ".")]
+    assert tags_in(model.functions["pkg", "Linear", ""]) == [("MatMul", ".")]
+
+
+def test_the_names_of_graph_outputs_stay() -> None:
+    """The value that leaves the graph keeps its name, on the call now."""
+    model = outlined(TWO_BLOCKS, TWO_BLOCKS_SCOPES)
+    assert [value.name for value in model.graph.outputs] == ["y"]
+    assert model.graph.outputs[0].producer() is list(model.graph)[-1]
+
+
+def test_the_same_model_gives_the_same_bytes() -> None:
+    """Nothing depends on hashing or on addresses."""
+    first, second = (ir.to_proto(outlined(TWO_BLOCKS, TWO_BLOCKS_SCOPES)).SerializeToString() for _ in range(2))
+    assert first == second
+
+
+def test_bodies_that_differ_get_functions_of_their_own() -> None:
+    """Another attribute is another function: the second of its class is numbered."""
+    text = "g (float[2,3] x) => (float[2,3] y) { a = LeakyRelu <alpha = 0.1> (x)  y = LeakyRelu <alpha = 0.2> (a) }"
+    model = outlined(text, {"a": "/Net/Act.first", "y": "/Net/Act.second"})
+    assert function_calls(model) == {"Act": '["first"]', "Act_1": '["second"]'}
+
+
+def test_equal_bodies_of_two_classes_do_not_share() -> None:
+    """A function is of one class: that is its domain and name."""
+    model = outlined(
+        "g (float[2,3] x) => (float[2,3] y) { a = Relu(x)  y = Relu(a) }", {"a": "/Net/A.a", "y": "/Net/B.b"}
+    )
+    assert set(function_calls(model)) == {"A", "B"}
+
+
+def test_an_operation_of_unknown_scope_stays_in_the_main_graph() -> None:
+    """Unknown is not the root, but it is nobody's."""
+    model = outlined(TWO_BLOCKS, {key: tag for key, tag in TWO_BLOCKS_SCOPES.items() if key != "y"})
+    assert [node.op_type for node in model.graph] == ["Block", "Block_1", "Relu"]
+    assert scope_of(list(model.graph)[-1]) is None
+
+
+def test_a_module_that_nothing_uses_stays_in_place() -> None:
+    """A function without outputs is not valid ONNX."""
+    text = "g (float[2,3] x) => (float[2,3] y) { dead = Relu(x)  y = Neg(x) }"
+    assert not outlined(text, {"dead": "/Net/Act.act", "y": "/Net"}).functions
+
+
+# --- calls -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_module_called_twice_is_two_calls_of_one_function() -> None:
+    """Call indices of the modules inside come back, though the body is kept once."""
+    text = """
+    g (float[2,3] x) => (float[2,3] y) {
+        a = Relu(x)
+        b = Neg(a)
+        c = Relu(b)
+        y = Neg(c)
+    }
+    """
+    scopes = {
+        "a": "/Net/Block.block/Act.act",
+        "b": "/Net/Block.block",
+        "c": "/Net/Block.block@1/Act.act@1",
+        "y": "/Net/Block.block@1",
+    }
+    model = outlined(text, scopes)
+    assert function_calls(model) == {"Block": '["block", "block@1"]', "Act": '["block.act", "block.act@1"]'}
+    assert [call.bases for call in read_ledger(model).calls.values()] == [{"block.act": 1}]
+
+
+def test_a_module_that_another_one_calls_from_elsewhere_keeps_its_path() -> None:
+    """The stack is who called whom: a sibling called inside is a call in the body, under its full path."""
+    text = "g (float[2,3] x) => (float[2,3] y) { a = Relu(x)  b = Neg(a)  c = Relu(b)  y = Neg(c) }"
+    scopes = {
+        "a": "/Net/Block.one/Act.^act",
+        "b": "/Net/Block.one",
+        "c": "/Net/Block.two/Act.^act@1",
+        "y": "/Net/Block.two",
+    }
+    model = outlined(text, scopes)
+    assert function_calls(model) == {"Block": '["one", "two"]', "Act": '["act", "act@1"]'}
+    assert tags_in(model.functions["pkg", "Block", ""]) == [("Act", "Act.^act"), ("Neg", ".")]
+
+
+# --- boundaries ------------------------------------------------------------------------------------------------------
+
+SHARED_CONSTANT = """
+g (float[2,3] x) => (float[2,3] y) {
+    two = Constant <value = float {2}> ()
+    a = Mul(x, two)
+    y = Mul(a, two)
+}
+"""
+
+
+def test_a_shared_constant_is_cloned_into_each_body_and_one_again_after_inlining() -> None:
+    """Exporters share constants between modules; compilers need them inside."""
+    model = outlined(
+        SHARED_CONSTANT,
+        {"two": "/Net/Scale.layers.0", "a": "/Net/Scale.layers.0", "y": "/Net/Scale.layers.1"},
+    )
+    assert function_calls(model) == {"Scale": '["layers.0", "layers.1"]'}
+    assert [node.op_type for node in model.functions["pkg", "Scale", ""]] == ["Constant", "Mul"]
+    assert [node.op_type for node in model.graph] == ["Scale", "Scale"]
+
+
+def test_a_small_folded_initializer_is_embedded_and_comes_back_as_an_initializer() -> None:
+    """Shapes and axes stay constants of the body, also where an optimizer made initializers of them."""
+    text = """
+    g (float[2,3] x) => (float[1,2,3] y) <int64[1] axes = {0}> {
+        a = Unsqueeze(x, axes)
+        b = Squeeze(a, axes)
+        y = Unsqueeze(b, axes)
+    }
+    """
+    model = outlined(text, {"a": "/Net/Wrap.one", "b": "/Net", "y": "/Net/Wrap.two"})
+    assert [node.op_type for node in model.functions["pkg", "Wrap", ""]] == ["Constant", "Unsqueeze"]
+    assert len(model.functions["pkg", "Wrap", ""].inputs) == 1
+
+
+MASK = """
+g (float[2,3] x) => (float[2,3] y)
+<float[3,3] layers.0.weight = {1,2,3,4,5,6,7,8,9}, float[3,3] layers.1.weight = {9,8,7,6,5,4,3,2,1}>
+{
+    mask = Sign(x)
+    a = MatMul(x, layers.0.weight)
+    b = Mul(a, mask)
+    c = MatMul(b, layers.1.weight)
+    y = Mul(c, mask)
+}
+"""
+
+
+def test_work_that_one_module_does_for_its_siblings_is_placed_in_their_caller() -> None:
+    """A mask that layer 0 computes for all came from layer 0 and lies outside: attribution is not placement."""
+    layer = "/Net/Layer.layers.0"
+    model = outlined(
+        MASK, {"mask": layer, "a": layer, "b": layer, "c": "/Net/Layer.layers.1", "y": "/Net/Layer.layers.1"}
+    )
+    assert tags_in(model.graph) == [("Sign", layer), ("Layer", layer), ("Layer", "/Net/Layer.layers.1")]
+    assert function_calls(model) == {"Layer": '["layers.0", "layers.1"]'}
+
+
+def test_what_a_module_returns_is_not_hoisted_out_of_it() -> None:
+    """A weight-free module stays a module: its result is used outside alone."""
+    text = "g (float[2,3] x) => (float[2,3] y) { a = Relu(x)  y = Add(a, a) }"
+    model = outlined(text, {"a": "/Net/Act.act", "y": "/Net/Sum.sum"})
+    assert set(function_calls(model)) == {"Act", "Sum"}
+
+
+def test_an_output_that_only_one_call_uses_is_an_output_of_all_calls() -> None:
+    """The output set is the union over the calls, each output named."""
+    text = """
+    g (float[2,3] x) => (float[2,3] y, float[2,3] extra)
+    <float[3,3] l0.w = {1,2,3,4,5,6,7,8,9}, float[3,3] l1.w = {9,8,7,6,5,4,3,2,1}>
+    {
+        extra = MatMul(x, l0.w)
+        a = Relu(extra)
+        b = MatMul(a, l1.w)
+        y = Relu(b)
+    }
+    """
+    scopes = {"extra": "/Net/L.l0", "a": "/Net/L.l0", "b": "/Net/L.l1", "y": "/Net/L.l1"}
+    model = outlined(text, scopes)
+    assert function_calls(model) == {"L": '["l0", "l1"]'}
+    assert [[value.name for value in node.outputs] for node in model.graph] == [["extra", "a"], ["b", "y"]]
+
+
+NOT_CONVEX = """
+g (float[2,3] x) => (float[2,3] y)
+<float[3,3] m.w = {1,2,3,4,5,6,7,8,9}, float[3,3] v.w = {9,8,7,6,5,4,3,2,1}>
+{
+    a = MatMul(x, m.w)
+    b = MatMul(a, v.w)
+    y = Mul(a, b)
+}
+"""
+NOT_CONVEX_SCOPES = {"a": "/Net/Two.m", "b": "/Net/Linear.v", "y": "/Net/Two.m"}
+
+
+def test_a_module_that_others_lie_between_stays_in_place_and_is_named() -> None:
+    """What cannot be cut is said, with what lies between; the rest is outlined."""
+    model = scoped(NOT_CONVEX, NOT_CONVEX_SCOPES)
+    notes = mx.Outline()(model).notes  # type: ignore[attr-defined]
+    assert len(notes) == 1
+    assert "not convex" in notes[0]
+    assert len(outlined(NOT_CONVEX, NOT_CONVEX_SCOPES).functions) == 1
+
+
+def test_on_nonconvex_error_fails_and_changes_nothing() -> None:
+    """The plan comes before the rewrite: a refused model is as it was."""
+    model = scoped(NOT_CONVEX, NOT_CONVEX_SCOPES)
+    before = ir.to_proto(model).SerializeToString()
+    with pytest.raises(mx.ModelExportError, match="is not convex"):
+        mx.Outline(on_nonconvex="error")(model)
+    assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_captures_of_a_body_become_inputs_of_the_function() -> None:
+    """An If moves with its module; what its branches capture is passed in."""
+    text = """
+    g (float[2,3] x) => (float[2,3] y) <float[3] m.bias = {1, 2, 3}, bool flag = {1}> {
+        y = If (flag) <
+            then_branch = then () => (float[2,3] t) { t = Add(x, m.bias) },
+            else_branch = other () => (float[2,3] e) { e = Neg(x) }
+        >
+    }
+    """
+    model = outlined(text, {"y": "/Net/Gate.m", "t": "/Net/Gate.m/Bias.b", "e": "/Net/Gate.m"})
+    gate = model.functions["pkg", "Gate", ""]
+    assert [value.name for value in gate.inputs] == ["input_0", "bias"]
+
+
+def test_an_empty_optional_input_keeps_its_slot() -> None:
+    """Clip without a minimum is not Clip without a maximum."""
+    text = """
+    g (float[2,3] x) => (float[2,3] y) <float low = {-1}, float high = {1}> { a = Clip(x, low)  y = Clip(a, "", high) }
+    """
+    model = scoped(text.replace('""', ""), {"a": "/Net/C.one", "y": "/Net/C.two"})
+    mx.Outline()(model)
+    check(model)
+    assert len(model.functions) == 2
+
+
+# --- sharing ---------------------------------------------------------------------------------------------------------
+
+
+def test_constants_that_differ_become_inputs() -> None:
+    """Lifting a layer's own scalar makes the bodies equal."""
+    text = """
+    g (float[2,3] x) => (float[2,3] y) {
+        two = Constant <value = float {2}> ()
+        a = Mul(x, two)
+        three = Constant <value = float {3}> ()
+        y = Mul(a, three)
+    }
+    """
+    scopes = {"two": "/Net/Scale.s.0", "a": "/Net/Scale.s.0", "three": "/Net/Scale.s.1", "y": "/Net/Scale.s.1"}
+    lifted = outlined(text, scopes)
+    assert function_calls(lifted) == {"Scale": '["s.0", "s.1"]'}
+    assert sorted(node.op_type for node in lifted.graph) == ["Constant", "Constant", "Scale", "Scale"]
+    assert set(function_calls(outlined(text, scopes, lift="never"))) == {"Scale", "Scale_1"}
+
+
+def test_a_value_fed_twice_in_one_call_and_once_in_another_does_not_part_them() -> None:
+    """Inputs are numbered by use: what is one value here and two there are two inputs."""
+    text = """
+    g (float[2,3] x) => (float[2,3] y) { a = Relu(x)  b = Add(x, x)  y = Add(a, b) }
+    """
+    model = outlined(text, {"a": "/Net", "b": "/Net/Sum.one", "y": "/Net/Sum.two"})
+    assert function_calls(model) == {"Sum": '["one", "two"]'}
+    assert len(model.functions["pkg", "Sum", ""].inputs) == 2
+
+
+def test_a_weight_shared_in_all_calls_is_one_input() -> None:
+    """Uses that hold the same value in every call are one input."""
+    text = """
+    g (float[3,3] x) => (float[3,3] y)
+    <float[3,3] a.w = {1,2,3,4,5,6,7,8,9}, float[3,3] b.w = {9,8,7,6,5,4,3,2,1}>
+    { p = MatMul(x, a.w)  q = MatMul(p, a.w)  r = MatMul(q, b.w)  y = MatMul(r, b.w) }
+    """
+    scopes = {"p": "/Net/L.a", "q": "/Net/L.a", "r": "/Net/L.b", "y": "/Net/L.b"}
+    model = scoped(text, scopes)
+    mx.Outline()(model)
+    assert [value.name for value in model.functions["pkg", "L", ""].inputs] == ["input_0", "w"]
+
+
+# --- selection -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "functions"),
+    [
+        ({"modules": "all"}, {"Block", "Linear"}),
+        ({"modules": "auto"}, {"Block"}),
+        ({"modules": ["pkg.Linear"]}, {"Linear"}),
+        ({"modules": ["*.Block", "*.Linear"]}, {"Block", "Linear"}),
+        ({"modules": ["Block"]}, set()),
+        ({"paths": ["layers.1"]}, {"Block"}),
+        ({"modules": ["pkg.Linear"], "paths": ["layers.0"]}, {"Block", "Linear"}),
+        ({"modules": "all", "exclude": ["*.Linear"]}, {"Block"}),
+        ({"modules": "all", "exclude": ["layers.0*"]}, {"Block", "Linear"}),
+        ({"modules": ["*.Net"]}, set()),
+    ],
+)
+def test_selection(options: dict[str, object], functions: set[str]) -> None:
+    """Classes are chosen by glob over qualified names, calls by glob over paths; exclusion wins; the root never is."""
+    assert set(function_calls(outlined(TWO_BLOCKS, TWO_BLOCKS_SCOPES, **options))) == functions
+
+
+def test_outlining_in_stages_ends_where_outlining_at_once_does() -> None:
+    """Inner modules first, their blocks later: calls are operations of the block that holds them."""
+    staged = scoped(TWO_BLOCKS, TWO_BLOCKS_SCOPES)
+    mx.Outline(modules=["*.Linear"])(staged)
+    mx.Outline(modules=["*.Block"])(staged)
+    check(staged)
+    at_once = outlined(TWO_BLOCKS, TWO_BLOCKS_SCOPES)
+    assert function_calls(staged) == function_calls(at_once)
+    assert tags_in(staged.functions["pkg", "Block", ""]) == tags_in(at_once.functions["pkg", "Block", ""])
+    assert run(staged, X) == run(at_once, X)
+
+
+def test_a_wrong_selection_is_refused() -> None:
+    """A single glob is a list of one, not a word."""
+    with pytest.raises(mx.ConfigError, match="expected 'all', 'auto' or a list"):
+        mx.Outline(modules="*.Linear")  # type: ignore[arg-type]
+
+
+# --- tags ------------------------------------------------------------------------------------------------------------
+
+
+def test_tags_follow_into_bodies_and_back() -> None:
+    """A tag is always what the scope renders to, whichever pass ran last."""
+    model = scoped(TWO_BLOCKS, TWO_BLOCKS_SCOPES)
+    mx.InjectTags()(model)
+    before = [node.metadata_props["hierarchy_tag"] for node in model.graph]
+    mx.Outline()(model)
+    (relu,) = (node for node in model.functions["pkg", "Block", ""] if node.op_type == "Relu")
+    assert relu.metadata_props["hierarchy_tag"] == "."
+    mx.Inline()(model)
+    assert [node.metadata_props["hierarchy_tag"] for node in model.graph] == before
+
+
+def test_the_plan_can_be_read_before_anything_moves() -> None:
+    """`Outline.plan` decides and changes nothing."""
+    model = scoped(TWO_BLOCKS, TWO_BLOCKS_SCOPES)
+    before = ir.to_proto(model).SerializeToString()
+    assert str(mx.Outline(modules=["*.Block"]).plan(model)) == ("pkg::Block(input_0, fc.weight) for layers.0, layers.1")
+    assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_calls_are_listed_on_the_function() -> None:
+    """A function knows its class and the module calls that it serves."""
+    model = outlined(TWO_BLOCKS, TWO_BLOCKS_SCOPES)
+    props = model.functions["pkg", "Block", ""].metadata_props
+    assert props["pkg.modelexport_passes.module"] == "pkg.Block"
+    assert json.loads(props["pkg.modelexport_passes.calls"]) == ["layers.0", "layers.1"]
