@@ -34,6 +34,16 @@ BUILTIN = {
     "outline": "modelexport_passes.builtin.outline:Outline",
     "inline": "modelexport_passes.builtin.inline:Inline",
     "validate": "modelexport_passes.builtin.validate:Validate",
+    "strip-metadata": "modelexport_passes.builtin.strip_metadata:StripMetadata",
+    "onnxslim": "modelexport_passes.builtin.optimizers:OnnxSlim",
+    "onnxsim": "modelexport_passes.builtin.optimizers:OnnxSim",
+    "onnxruntime": "modelexport_passes.builtin.optimizers:OnnxRuntime",
+    "onnxscript-optimize": "modelexport_passes.builtin.optimizers:OnnxScriptOptimize",
+    "convert-opset": "modelexport_passes.builtin.converters:ConvertOpset",
+    "float16": "modelexport_passes.builtin.converters:Float16",
+    "quantize-dynamic": "modelexport_passes.builtin.quantizers:QuantizeDynamic",
+    "quantize-static": "modelexport_passes.builtin.quantizers:QuantizeStatic",
+    "external": "modelexport_passes.builtin.external:External",
 }
 """Built-in passes, in the order in which they are usually run."""
 

@@ -8,6 +8,8 @@ A path that does not extend the frame before it keeps its full form behind ``^``
 module calls never share a tag. Inside a function body a tag is relative (``AttentionHead.attention/Linear.query``,
 ``.`` for the module's own operations): joined to the tag of the call with ``/`` it is the tag of the operation.
 
+Other readers want other forms: a template over `TEMPLATE_FIELDS`, or one of `PRESETS`.
+
 Which keys a model carries is remembered in the model's own metadata, so that a pass that moves an operation to another
 place renders its tags anew.
 """
@@ -32,7 +34,41 @@ METADATA_IR_VERSION = 10
 
 DEFAULT_KEY = "hierarchy_tag"
 DEFAULT_TEMPLATE = "{tag}"
-TEMPLATE_FIELDS = ("tag", "path", "class", "qualified_class", "classes", "depth", "call", "source")
+TEMPLATE_FIELDS = {
+    "tag": "the default tag",
+    "path": "dotted path of the innermost module, empty for the root",
+    "class": "its class",
+    "qualified_class": "its class with the Python module",
+    "classes": "the classes of all modules from the root, with / between",
+    "depth": "number of modules from the root",
+    "call": "which call of the module it is, 0 for the first",
+    "source": "how the scope is known",
+    "htp": "classes from the root, those of torch.nn left out, with the index in a list: /Bert/Layer.0/Attention",
+    "htp_depth": "number of classes in {htp}",
+    "namespace": "class and path of each module from the root, as torch writes them",
+    "node": "name of the node",
+    "op": "its operator",
+}
+"""Field of a template -> what it is."""
+
+_NODE_FIELDS = ("{node}", "{op}")
+_INFRASTRUCTURE = "torch.nn."
+
+PRESETS: Mapping[str, Mapping[str, str]] = {
+    "default": {DEFAULT_KEY: DEFAULT_TEMPLATE},
+    "htp": {DEFAULT_KEY: "{htp}"},
+    "winml": {"winml.hierarchy.tag": "{htp}", "winml.hierarchy.depth": "{htp_depth}"},
+    "layer_ann": {"layer_ann": "{path}"},
+    "namespace": {"namespace": "{namespace}/{node}: {op}"},
+}
+"""Name of a reader -> metadata key -> template.
+
+- ``default``: the form that parses back (`parse_tag`).
+- ``htp``: hierarchy-preserving tags.
+- ``winml``: winml-cli.
+- ``layer_ann``: onnxruntime's layer assignment, which matches prefixes.
+- ``namespace``: Model Explorer, in the form of torch's exporter.
+"""
 
 
 def render_tag(scope: Scope) -> str:
@@ -107,16 +143,34 @@ def check_template(template: str) -> None:
             raise ConfigError(f"tag template {template!r}: no field {field!r}; there are {', '.join(TEMPLATE_FIELDS)}")
 
 
+def tag_of(node: ir.Node, template: str) -> str | None:
+    """What a node's tag should be; None if its scope is unknown, or if the template gives nothing for it."""
+    return _tag(node, template, _names_nodes(template))
+
+
+def _tag(node: ir.Node, template: str, names_nodes: bool) -> str | None:
+    scope_text = node.metadata_props.get(SCOPE_KEY)
+    if scope_text is None:
+        return None
+    if names_nodes:
+        return render(scope_text, template, node.name or "", node.op_type) or None
+    return render(scope_text, template) or None
+
+
+def _names_nodes(template: str) -> bool:
+    return any(field in template for field in _NODE_FIELDS)
+
+
 @functools.lru_cache(maxsize=65536)
-def render(scope_text: str, template: str = DEFAULT_TEMPLATE) -> str:
+def render(scope_text: str, template: str = DEFAULT_TEMPLATE, node: str = "", op: str = "") -> str:
     """A scope's text form through a template (`TEMPLATE_FIELDS`)."""
     scope = parse_scope(scope_text)
-    tag = render_tag(scope)
     if template == DEFAULT_TEMPLATE:
-        return tag
+        return render_tag(scope)
+    htp = _htp_segments(scope)
     return template.format_map(
         {
-            "tag": tag,
+            "tag": render_tag(scope),
             "path": scope.path,
             "class": scope.frames[-1].short_class if scope.frames else UNKNOWN_CLASS,
             "qualified_class": scope.class_name,
@@ -124,8 +178,24 @@ def render(scope_text: str, template: str = DEFAULT_TEMPLATE) -> str:
             "depth": len(scope.frames),
             "call": scope.call,
             "source": scope.source.value,
+            "htp": ("" if scope.relative else "/") + "/".join(htp),
+            "htp_depth": len(htp),
+            "namespace": "/".join(f"{frame.path}: {frame.class_name}" for frame in scope.frames),
+            "node": node,
+            "op": op,
         }
     )
+
+
+def _htp_segments(scope: Scope) -> list[str]:
+    """The root is always there; of the others, what torch itself ships is no module of the model."""
+    segments: list[str] = []
+    for depth, frame in enumerate(scope.frames):
+        if frame.class_name.startswith(_INFRASTRUCTURE) and (depth or scope.relative):
+            continue
+        index = frame.path.rpartition(".")[2]
+        segments.append(f"{frame.short_class}.{index}" if index.isdecimal() else frame.short_class)
+    return segments
 
 
 # --- which tags a model carries --------------------------------------------------------------------------------------
@@ -145,12 +215,12 @@ def remember_template(model: ir.Model, key: str, template: str) -> None:
 def retag(nodes: Iterable[ir.Node], templates: Mapping[str, str]) -> int:
     """Render the tags of these nodes from their scopes; an unknown scope has no tag. Returns how many nodes changed."""
     changed = 0
+    tags = [(key, template, _names_nodes(template)) for key, template in templates.items()]
     for node in nodes:
         props = node.metadata_props
-        scope_text = props.get(SCOPE_KEY)
         different = False
-        for key, template in templates.items():
-            tag = None if scope_text is None else render(scope_text, template)
+        for key, template, names_nodes in tags:
+            tag = _tag(node, template, names_nodes)
             if props.get(key) != tag:
                 different = True
                 if tag is None:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from modelexport_passes.scopes.ledger import MODULE_KEY
 from modelexport_passes.scopes.scope import SCOPE_KEY, Frame, Scope, parse_scope
-from modelexport_passes.scopes.tags import render, tag_templates
+from modelexport_passes.scopes.tags import tag_of, tag_templates
 from modelexport_passes.scopes.walk import owned_nodes
 from modelexport_passes.validation.problem import Problem
 from modelexport_passes.validation.structure import name_of, place_of
@@ -84,7 +84,7 @@ class _Container:
                 found = f"{name_of(node)} has {kinds[0]} scope, expected {kinds[1]} one: {text}"
                 yield Problem("scope", self.where, found)
         yield from self._call(node, scope)
-        yield from self._tags(node, text, scope)
+        yield from self._tags(node, scope)
 
     def _call(self, node: ir.Node, scope: Scope | None) -> Iterator[Problem]:
         function = self.model.functions.get(node.op_identifier())
@@ -98,12 +98,12 @@ class _Container:
             text = f"{name_of(node)} has the scope of a {scope.class_name} and calls {place_of(function)}, a {module}"
             yield Problem("call-scope", self.where, text)
 
-    def _tags(self, node: ir.Node, text: str | None, scope: Scope | None) -> Iterator[Problem]:
+    def _tags(self, node: ir.Node, scope: Scope | None) -> Iterator[Problem]:
         complete = bool(self.templates)
         for key, template in self.templates.items():
             tag = node.metadata_props.get(key)
             complete = complete and tag is not None
-            expected = None if text is None else render(text, template)
+            expected = tag_of(node, template)
             if tag != expected:
                 found = f"{name_of(node)} has the {key} {tag!r}; its scope says {expected!r}"
                 yield Problem("tag", self.where, found)

@@ -11,6 +11,7 @@ from modelexport_passes.builtin.inject_tags import InjectTags
 from modelexport_passes.config.pipeline_file import ExportInput, ModelInput, load_pipeline
 from modelexport_passes.config.problems import ConfigFileError
 from modelexport_passes.errors import MissingDependencyError
+from modelexport_passes.registry import BUILTIN
 
 PASS_FILE = """
 from __future__ import annotations
@@ -122,8 +123,8 @@ def test_all_problems_are_told_at_once_each_at_its_place(write):
         ),
         "p.yaml:8:29: steps[0].with.count: got '3' (text); expected a whole number",
         (
-            "p.yaml:9:11: steps[1].pass: unknown pass 'outlin'; expected one of recover-scopes, inject-tags, outline, "
-            "inline, validate, everything; did you mean 'outline'?"
+            "p.yaml:9:11: steps[1].pass: unknown pass 'outlin'; expected one of "
+            f"{', '.join(BUILTIN)}, everything; did you mean 'outline'?"
         ),
         "p.yaml:10:9: steps[2].id: got 'a.b' (text); expected text, of the form ^[^.\\s]+$",
         "p.yaml:12:11: steps[2].with: got a list; expected a mapping from text to any value",
