@@ -106,11 +106,13 @@ def backend_cases() -> list[Any]:
     """The models of onnx's own backend tests; of those of single operators, the ones with a body."""
     load = onnx.backend.test.loader.load_model_tests
     models = [case for kind in ("simple", "pytorch-converted", "pytorch-operator") for case in load(kind=kind)]
-    nodes = [case for case in load(kind="node") if _has_more(onnx.load(Path(case.model_dir) / "model.onnx"))]
-    return [case for case in [*models, *nodes] if case.model_dir]
+    return [case for case in [*models, *filter(_has_more, load(kind="node"))] if case.model_dir]
 
 
-def _has_more(model: onnx.ModelProto) -> bool:
+def _has_more(case: Any) -> bool:
+    if not case.model_dir:
+        return False
+    model = onnx.load(Path(case.model_dir) / "model.onnx")
     bodies = any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute)
     return bodies or len(model.graph.node) > 1
 
