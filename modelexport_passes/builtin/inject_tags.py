@@ -41,10 +41,12 @@ class InjectTags(ModelPass):
     An operation whose scope is unknown gets no tag. Tags follow when ``outline`` or ``inline`` move an operation.
     The model's IR version is raised to 10 where it is lower: older ones have no metadata on nodes.
 
+    With ``presets`` or ``templates``, ``key`` and ``template`` are written only if they are not the defaults.
+
     Visits: main graph, subgraphs, functions. (``split_assignments``: main graph and subgraphs.)
 
     Attributes:
-        key: the metadata key to write, when neither ``presets`` nor ``templates`` says what to write.
+        key: the metadata key to write.
         template: what to write there, over {tag}, {path}, {class}, {qualified_class}, {classes}, {depth}, {call},
             {source}, {htp}, {htp_depth}, {namespace}, {node}, {op}.
         presets: readers to write for, each under its own keys and in its own form.

@@ -101,12 +101,19 @@ class InputReport:
 
 @dataclass(frozen=True)
 class OutputReport:
-    """What was written: the file, its size in bytes, its SHA-256. External data is beside it."""
+    """What was written: the file, its size in bytes, its SHA-256. External data is beside it.
+
+    Attributes:
+        nodes: how many the file holds, those of function bodies once.
+        tags: tag key -> how many of them carry it, counted in the file.
+    """
 
     path: str
     bytes: int
     sha256: str
     seconds: float
+    nodes: int = 0
+    tags: dict[str, int] = field(default_factory=dict[str, int])
 
 
 def tool_versions() -> dict[str, str]:

@@ -14,9 +14,11 @@ from typing import Any
 
 import onnx_ir as ir
 
-from modelexport_passes.errors import ConfigError
+from modelexport_passes.errors import ConfigError, VerificationError
 from modelexport_passes.exporting.files import save
-from modelexport_passes.pipeline.report import OutputReport
+from modelexport_passes.pipeline.report import OutputReport, count
+from modelexport_passes.scopes.saved_tags import TagCounts, count_saved_tags, count_tags
+from modelexport_passes.scopes.tags import tag_templates
 
 _CHUNK = 1 << 20
 
@@ -39,7 +41,11 @@ def check_target(path: Path) -> None:
 
 
 def write_model(model: ir.Model, path: Path) -> OutputReport:
-    """Save a model and say what was written. Directories are made, and removed again if the save fails."""
+    """Save a model and say what was written. Directories are made, and removed again if the save fails.
+
+    Raises:
+        VerificationError: the file, read again, does not hold all tags of the model.
+    """
     started = time.perf_counter()
     with _folder_of(path):
         save(model, path)
@@ -47,7 +53,22 @@ def write_model(model: ir.Model, path: Path) -> OutputReport:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-    return OutputReport(str(path), path.stat().st_size, digest.hexdigest(), time.perf_counter() - started)
+    saved = _saved_tags(model, path)
+    seconds = time.perf_counter() - started
+    return OutputReport(str(path), path.stat().st_size, digest.hexdigest(), seconds, saved.nodes, saved.tags)
+
+
+def _saved_tags(model: ir.Model, path: Path) -> TagCounts:
+    """Count the tags in the file that was just written; none may be lost."""
+    keys = sorted(tag_templates(model))
+    if not keys:
+        return TagCounts(count(model).nodes + count(model).function_nodes, {})
+    saved = count_saved_tags(path, keys)
+    if saved != (expected := count_tags(model, keys)):
+        raise VerificationError(
+            f"output {path}: the file holds {saved}, the model {expected}: tags were lost in saving"
+        )
+    return saved
 
 
 @contextlib.contextmanager

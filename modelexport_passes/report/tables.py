@@ -48,8 +48,10 @@ def run_table(report: RunReport) -> Table:
             escape(_figures(step.figures)),
         )
     if report.output is not None:
-        size = f"{escape(report.output.path)}  {bytes_text(report.output.bytes)}"
-        table.add_row("output", f"{report.output.seconds:.2f}", "", "", "", size)
+        output = report.output
+        size = f"{escape(output.path)}  {bytes_text(output.bytes)}"
+        tags = [f"{escape(key)} on {number} of {output.nodes} nodes" for key, number in output.tags.items()]
+        table.add_row("output", f"{output.seconds:.2f}", "", "", "", ", ".join([size, *tags]))
     table.add_section()
     table.add_row("total", f"{report.seconds:.2f}", "", "", "", "")
     return table
