@@ -48,6 +48,9 @@ class Outline(ModelPass):
         on_nonconvex: what to do with a module call that other operations lie between: ``skip`` leaves its operations
             in its caller and says so, ``error`` fails.
         lift: ``auto`` makes constants that differ between like modules inputs; ``never`` gives each its own function.
+        depth: module calls at most so deep below the root (1: its children); all if None.
+        min_nodes: module calls with fewer operations stay inline.
+        min_calls: bodies that fewer module calls share stay inline.
     """
 
     name: ClassVar[str] = "outline"
@@ -57,12 +60,19 @@ class Outline(ModelPass):
     exclude: list[str] | None = None
     on_nonconvex: Literal["skip", "error"] = "skip"
     lift: Literal["auto", "never"] = "auto"
+    depth: int | None = None
+    min_nodes: int = 1
+    min_calls: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.modules, str) and self.modules not in ("all", "auto"):
             raise ConfigError(
                 f"outline: modules {self.modules!r}; expected 'all', 'auto' or a list of globs over class names"
             )
+        for option in ("depth", "min_nodes", "min_calls"):
+            value = getattr(self, option)
+            if value is not None and value < 1:
+                raise ConfigError(f"outline: {option} {value}; expected 1 or more")
 
     def plan(self, model: ir.Model) -> OutlinePlan:
         """What this pass would do to the model; changes nothing."""
@@ -70,10 +80,12 @@ class Outline(ModelPass):
         modules = () if self.modules == "all" and self.paths else self.modules
         return plan_outline(
             model.graph,
-            Selection(modules, self.paths or (), self.exclude or ()),
+            Selection(modules, self.paths or (), self.exclude or (), self.depth),
             taken=[(domain, name) for domain, name, _ in model.functions],
             own_calls=_own_calls(model),
             lift=self.lift == "auto",
+            min_nodes=self.min_nodes,
+            min_calls=self.min_calls,
         )
 
     def call(self, model: ir.Model) -> Outcome:
@@ -88,6 +100,7 @@ class Outline(ModelPass):
             reasons = "; ".join(str(obstacle) for obstacle in plan.obstacles)
             raise ModelExportError(f"outline: {reasons}; exclude them, or set on_nonconvex: skip")
         notes = [f"left in place: {obstacle}" for obstacle in plan.obstacles]
+        notes += [f"not shared: {miss}" for miss in plan.near_misses() if miss.alike]
         calls = sum(len(function.group.instances) for function in plan.functions)
         if plan.functions:
             made = rewrite(model, plan)

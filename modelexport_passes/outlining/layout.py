@@ -211,11 +211,14 @@ def _membership(cycle: Sequence[Item], ops: Sequence[Op]) -> dict[Op, Item]:
     items = set(cycle)
     member: dict[Op, Item] = {}
     for op in ops:
-        item: Item | None = op
-        while item is not None and item not in items:
-            item = op.region if isinstance(item, Op) else item.parent
-        if item is not None:
-            member[op] = item
+        if op in items:
+            member[op] = op
+            continue
+        region: Region | None = op.region
+        while region is not None and region not in items:
+            region = region.parent
+        if region is not None:
+            member[op] = region
     return member
 
 

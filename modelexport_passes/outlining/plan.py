@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from modelexport_passes.outlining.boundary import find_results
+from modelexport_passes.outlining.explain import NearMiss, near_misses
 from modelexport_passes.outlining.flow import Op, read_graph
 from modelexport_passes.outlining.layout import Obstacle, dissolve, lay_out
 from modelexport_passes.outlining.naming import Formal, function_identity, name_formals
@@ -51,6 +52,10 @@ class OutlinePlan:
     functions: list[FunctionPlan]
     obstacles: list[Obstacle]
 
+    def near_misses(self) -> list[NearMiss]:
+        """Why calls of one class did not share."""
+        return near_misses(self.bodies)
+
     def __str__(self) -> str:
         lines = [
             f"{plan.domain}::{plan.name}({', '.join(formal.name for formal in plan.formals)}) "
@@ -67,6 +72,8 @@ def plan_outline(
     taken: Collection[tuple[str, str]],
     own_calls: Mapping[ir.Node, int],
     lift: bool,
+    min_nodes: int = 1,
+    min_calls: int = 1,
 ) -> OutlinePlan:
     """Decide which module calls become calls of which functions. Changes nothing.
 
@@ -77,7 +84,33 @@ def plan_outline(
         own_calls: calls that an earlier outlining made, which lie in the region around their module call, and the
             number of operations that each stands for.
         lift: let constants that differ between like modules become inputs.
+        min_nodes: module calls with fewer operations, those of calls inside included, stay in their caller.
+        min_calls: bodies that fewer module calls share stay in their callers.
     """
+    few: set[Frames] = set()
+    while True:
+        plan = _plan(graph, selection, taken, own_calls, few, lift=lift, min_nodes=min_nodes)
+        found = {
+            region.frames
+            for group in plan.bodies.groups
+            if len(group.instances) < min_calls
+            for region in group.instances
+        }
+        if not found:
+            return plan
+        few |= found
+
+
+def _plan(
+    graph: ir.Graph,
+    selection: Selection,
+    taken: Collection[tuple[str, str]],
+    own_calls: Mapping[ir.Node, int],
+    unwanted: Collection[Frames],
+    *,
+    lift: bool,
+    min_nodes: int,
+) -> OutlinePlan:
     root = Region((), None)
     ops = read_graph(graph, root)
     done = {op.scope.frames for op in ops if op.node in own_calls and op.scope is not None}
@@ -85,10 +118,13 @@ def plan_outline(
         op.weight = own_calls.get(op.node, 1)
     stacks = {op: _stack(op, done) for op in ops}
     distinct = list(dict.fromkeys(stacks.values()))
-    innermost = find_regions(distinct, root, selection.predicate(distinct))
+    selected = selection.predicate(distinct)
+    innermost = find_regions(distinct, root, lambda frames: frames not in unwanted and selected(frames))
     for op, stack in stacks.items():
         op.region = innermost[stack]
     ops += repair(ops, root)
+    if min_nodes > 1:
+        dissolve(_small(ops, min_nodes), ops, root)
     layout, obstacles = lay_out(ops, root)
     while True:
         results = find_results(layout, root)
@@ -101,6 +137,17 @@ def plan_outline(
     bodies = Bodies(root, layout, results)
     share(bodies, lift=lift)
     return OutlinePlan(ops, bodies, _name_functions(bodies, taken), obstacles)
+
+
+def _small(ops: Sequence[Op], min_nodes: int) -> list[Region]:
+    """Regions of fewer operations, constants not counted."""
+    sizes: dict[Region, int] = {}
+    for op in ops:
+        region: Region | None = op.region
+        while region is not None:
+            sizes[region] = sizes.get(region, 0) + (0 if op.constant or op.withdrawn else op.weight)
+            region = region.parent
+    return [region for region, size in sizes.items() if size < min_nodes and region.parent is not None]
 
 
 def _stack(op: Op, done: Collection[Frames]) -> Frames:

@@ -105,11 +105,13 @@ class Selection:
         modules: ``"all"``, ``"auto"`` (the outermost repeated blocks), or globs over qualified class names.
         paths: globs over module paths, besides ``modules``.
         exclude: globs over class names or paths that win over both.
+        depth: how many module calls below the root at the most; None for all.
     """
 
     modules: str | Sequence[str]
     paths: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    depth: int | None = None
 
     def predicate(self, stacks: Iterable[Frames]) -> Callable[[Frames], bool]:
         """Tells of a stack whether its innermost call is selected."""
@@ -120,6 +122,8 @@ class Selection:
 
         def selected(stack: Frames) -> bool:
             frame = stack[-1]
+            if self.depth is not None and len(stack) - 1 > self.depth:
+                return False
             if len(stack) == 1 or excluded(frame.class_name) or excluded(frame.path):
                 return False
             return self.modules == "all" or stack in blocks or by_class(frame.class_name) or by_path(frame.path)
@@ -149,7 +153,7 @@ def repeated_blocks(stacks: Iterable[Frames]) -> frozenset[Frames]:
         parent = queue.pop()
         alike: dict[tuple[str, str], list[Frames]] = defaultdict(list)
         for child in children[parent]:
-            alike[_kind(child[-1])].append(child)
+            alike[kind_of_call(child[-1])].append(child)
         for group in alike.values():
             if len(group) > 1 and all(children.get(child) for child in group):
                 blocks.update(group)
@@ -158,5 +162,6 @@ def repeated_blocks(stacks: Iterable[Frames]) -> frozenset[Frames]:
     return frozenset(blocks)
 
 
-def _kind(frame: Frame) -> tuple[str, str]:
+def kind_of_call(frame: Frame) -> tuple[str, str]:
+    """Equal for items of one list and for calls of one module: the class, and the path but for its numbers."""
     return (frame.class_name, re.sub(r"\d+", "#", frame.path))

@@ -358,6 +358,11 @@ def test_a_weight_shared_in_all_calls_is_one_input() -> None:
         ({"modules": "all", "exclude": ["*.Linear"]}, {"Block"}),
         ({"modules": "all", "exclude": ["layers.0*"]}, {"Block", "Linear"}),
         ({"modules": ["*.Net"]}, set()),
+        ({"depth": 1}, {"Block"}),
+        ({"min_nodes": 2}, {"Block"}),
+        ({"min_nodes": 3}, set()),
+        ({"min_calls": 2}, {"Block", "Linear"}),
+        ({"min_calls": 3}, set()),
     ],
 )
 def test_selection(options: dict[str, object], functions: set[str]) -> None:
@@ -381,6 +386,31 @@ def test_a_wrong_selection_is_refused() -> None:
     """A single glob is a list of one, not a word."""
     with pytest.raises(mx.ConfigError, match="expected 'all', 'auto' or a list"):
         mx.Outline(modules="*.Linear")  # type: ignore[arg-type]
+
+
+def test_why_two_calls_do_not_share_is_said_in_module_terms() -> None:
+    """The first difference, followed into the call that differs."""
+    text = """
+    g (float[2,3] x) => (float[2,3] y) {
+        a = LeakyRelu <alpha = 0.1> (x)
+        b = Neg(a)
+        c = LeakyRelu <alpha = 0.2> (b)
+        y = Neg(c)
+    }
+    """
+    scopes = {
+        "a": "/Net/Block.layers.0/Act.act",
+        "b": "/Net/Block.layers.0",
+        "c": "/Net/Block.layers.1/Act.act",
+        "y": "/Net/Block.layers.1",
+    }
+    plan = mx.Outline().plan(scoped(text, scopes))
+    blocks, act = sorted(plan.near_misses(), key=lambda miss: not miss.alike)
+    assert str(blocks) == (
+        "layers.0 and layers.1 (pkg.Block) differ: in layers.0.act: LeakyRelu.alpha: 0.10000000149011612 and "
+        "0.20000000298023224 (of a and of c)"
+    )
+    assert not act.alike
 
 
 # --- tags ------------------------------------------------------------------------------------------------------------
