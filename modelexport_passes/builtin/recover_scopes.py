@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
 from modelexport_passes.builtin.inject_tags import METADATA_IR_VERSION
 from modelexport_passes.pass_base import ModelPass, Outcome
+from modelexport_passes.scopes.modules import module_classes
 from modelexport_passes.scopes.recover import SourceChoice, recover, scope_stats
 from modelexport_passes.scopes.walk import all_nodes
+
+if TYPE_CHECKING:
+    import torch
 
 _NOTED = 5
 
@@ -32,10 +36,12 @@ class RecoverScopes(ModelPass):
     name: ClassVar[str] = "recover-scopes"
 
     source: SourceChoice = "auto"
+    module: torch.nn.Module | None = None
 
     def call(self, model: ir.Model) -> Outcome:
         """Recover, and count how each scope is known."""
-        modified = recover(model, source=self.source)
+        classes = None if self.module is None else module_classes(self.module)
+        modified = recover(model, source=self.source, classes=classes)
         stats = scope_stats(all_nodes(model))
         if modified and model.ir_version < METADATA_IR_VERSION:
             model.ir_version = METADATA_IR_VERSION

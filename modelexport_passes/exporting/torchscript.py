@@ -16,6 +16,7 @@ import onnx_ir as ir
 import torch
 
 from modelexport_passes.errors import ConfigError
+from modelexport_passes.scopes.modules import module_classes
 from modelexport_passes.scopes.recover import recover
 
 
@@ -56,12 +57,6 @@ def export_torchscript(
         ir.external_data.load_to_model(exported)
     recover(exported, source="name", classes=module_classes(model))
     return exported
-
-
-def module_classes(model: torch.nn.Module) -> dict[str, str]:
-    """Path -> qualified class of every module, an instance under each of its names."""
-    modules = dict(model.named_modules(remove_duplicate=False))  # pyright: ignore[reportUnknownArgumentType]
-    return {path: f"{type(module).__module__}.{type(module).__qualname__}" for path, module in modules.items()}
 
 
 def dynamic_axes(dynamic_shapes: Any, names: Sequence[str]) -> dict[str, dict[int, str]] | None:

@@ -1,62 +1,114 @@
-"""Scopes of operations that nothing names, from the operations they feed and are fed by."""
+"""Scopes of operations that nothing names, from the operations around them.
+
+An operation on the way from one known operation to another lies in every module call that both lie in: what runs
+between two operations of a call runs in it. Constants, and what is computed from constants alone, belong to their user;
+so do the conversions of a quantized model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import onnx_ir as ir
 
 from modelexport_passes.scopes.scope import Frame, Scope, Source, common_frames, scope_of, set_scope
 
+_Frames = tuple[Frame, ...]
+
+_Neighbours = Callable[[ir.Node], Iterable[ir.Node]]
+
+_CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+
 
 def infer_scopes(nodes: Sequence[ir.Node]) -> int:
     """Give scopes to the nodes of one graph that have none. Returns how many got one.
 
-    Consumers that agree decide, then producers that agree, then the lowest module call that all neighbours share: an
-    operation between two modules belongs to the caller of both. Where no neighbour is known, nothing is.
+    Args:
+        nodes: of one graph, in its order.
     """
-    waiting = [node for node in nodes if scope_of(node) is None]
-    total = len(waiting)
-    while waiting:
-        # Consumers come later in the graph: backwards, a chain of unknown operations resolves in one sweep.
-        backward = _sweep(reversed(waiting), unanimous=True)
-        left = _sweep(reversed(backward), unanimous=True)
-        if len(left) == len(waiting):
-            left = _sweep(reversed(waiting), unanimous=False)[::-1]
-        if len(left) == len(waiting):
-            break
-        waiting = left
-    return total - len(waiting)
+    unknown = [node for node in nodes if scope_of(node) is None]
+    if not unknown:
+        return 0
+    flow = _Flow(nodes)
+    found: dict[ir.Node, _Frames] = {}
+    for node in unknown:
+        if node not in flow.constant and (frames := flow.between(node)):
+            found[node] = frames
+    flow.known.update(found)
+    for node in reversed(unknown):
+        serves = node in flow.constant or node.op_type in _CONVERSIONS
+        if serves and (frames := flow.users(node, exact=node.op_type in _CONVERSIONS)):
+            found[node] = flow.known[node] = frames
+    for node, frames in found.items():
+        set_scope(node, Scope(frames, Source.DATAFLOW))
+    return len(found)
 
 
-def _sweep(nodes: Iterable[ir.Node], *, unanimous: bool) -> list[ir.Node]:
-    left: list[ir.Node] = []
-    for node in nodes:
-        frames = _from_neighbours(node, unanimous=unanimous)
-        if frames:
-            set_scope(node, Scope(frames, Source.DATAFLOW))
-        else:
-            left.append(node)
-    return left
+class _Flow:
+    """What is known before and after each operation of a graph.
+
+    Attributes:
+        known: the frames of each operation whose scope is known.
+        constant: operations that depend on no input of the graph.
+    """
+
+    def __init__(self, nodes: Sequence[ir.Node]) -> None:
+        scopes = {node: scope for node in nodes if (scope := scope_of(node)) is not None}
+        self.known: dict[ir.Node, _Frames] = {node: scope.frames for node, scope in scopes.items()}
+        self._told = {node for node, scope in scopes.items() if scope.source.exact}
+        self.constant: set[ir.Node] = set()
+        for node in nodes:
+            if all(value is None or _is_constant(value, self.constant) for value in node.inputs):
+                self.constant.add(node)
+        self._before = self._sweep(nodes, _producers)
+        self._after = self._sweep(reversed(nodes), _consumers)
+
+    def _sweep(self, nodes: Iterable[ir.Node], neighbours: _Neighbours) -> dict[ir.Node, tuple[_Frames, bool]]:
+        """The module call that all known operations lie in that are met first in one direction; and if all are told."""
+        reached: dict[ir.Node, tuple[_Frames, bool]] = {}
+        for node in nodes:
+            if node in self.known:
+                continue
+            met: list[tuple[_Frames, bool]] = []
+            for other in neighbours(node):
+                if other in self.known:
+                    if other not in self.constant or neighbours is _consumers:
+                        met.append((self.known[other], other in self._told))
+                elif other in reached:
+                    met.append(reached[other])
+            if met:
+                reached[node] = common_frames([frames for frames, _ in met]), all(told for _, told in met)
+        return reached
+
+    def between(self, node: ir.Node) -> _Frames:
+        """The module call that an operation lies in by what is before and after it; empty if that does not tell."""
+        before, after = self._before.get(node), self._after.get(node)
+        if before and after:
+            return common_frames([before[0], after[0]])
+        one = before or after
+        if one is None:
+            return ()
+        frames, told = one
+        # At the edge of the graph only one side is known. Operations that the exporter put into one module call are
+        # few there, and their helpers are theirs; what was itself concluded from parameters says no more than that
+        # the operation lies around it.
+        return frames if told else frames[:-1]
+
+    def users(self, node: ir.Node, *, exact: bool) -> _Frames:
+        """The module call that all known users of an operation lie in; with ``exact`` only if it is one operation's."""
+        stacks = {self.known[user] for user in _consumers(node) if user in self.known}
+        return common_frames(list(stacks)) if stacks and (len(stacks) == 1 or not exact) else ()
 
 
-def _from_neighbours(node: ir.Node, *, unanimous: bool) -> tuple[Frame, ...] | None:
-    consumers = _known(use.node for value in node.outputs for use in value.uses())
-    producers = _known(
-        producer for value in node.inputs if value is not None and (producer := value.producer()) is not None
-    )
-    for known, total in ((consumers, _count_consumers(node)), (producers, len(node.predecessors()))):
-        if known and (len(set(known)) == 1) and (not unanimous or len(known) >= total):
-            return known[0]
-    if unanimous or not (consumers or producers):
-        return None
-    return common_frames(consumers or producers)
+def _is_constant(value: ir.Value, constant: set[ir.Node]) -> bool:
+    producer = value.producer()
+    return value.is_initializer() if producer is None else producer in constant
 
 
-def _known(neighbours: Iterable[ir.Node]) -> list[tuple[Frame, ...]]:
-    scopes = (scope_of(neighbour) for neighbour in dict.fromkeys(neighbours))
-    return [scope.frames for scope in scopes if scope is not None]
+def _producers(node: ir.Node) -> Iterable[ir.Node]:
+    producers = (value.producer() for value in node.inputs if value is not None)
+    return dict.fromkeys(producer for producer in producers if producer is not None)
 
 
-def _count_consumers(node: ir.Node) -> int:
-    return len({use.node for value in node.outputs for use in value.uses()})
+def _consumers(node: ir.Node) -> Iterable[ir.Node]:
+    return dict.fromkeys(use.node for value in node.outputs for use in value.uses())

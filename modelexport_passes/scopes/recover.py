@@ -10,8 +10,9 @@ from typing import Literal
 import onnx_ir as ir
 
 from modelexport_passes.scopes.dataflow import infer_scopes
+from modelexport_passes.scopes.parameters import ParameterOwners
 from modelexport_passes.scopes.scope import Scope, Source, scope_of, set_scope
-from modelexport_passes.scopes.torch_metadata import scope_from_metadata
+from modelexport_passes.scopes.torch_metadata import scopes_from_metadata
 from modelexport_passes.scopes.torchscript_names import ModuleNames, scopes_from_names
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 
@@ -54,15 +55,13 @@ def recover(model: ir.Model, *, source: SourceChoice = "auto", classes: Mapping[
     """
     nodes = list(model.graph)
     changed = 0
+    owners = ParameterOwners(model.graph, classes)
     if source in ("auto", "metadata"):
-        changed += _write_new(nodes, {node: scope for node in nodes if (scope := scope_from_metadata(node))})
+        changed += _write_new(nodes, scopes_from_metadata(nodes, owners))
     if source in ("auto", "name"):
-        if classes is not None:
-            modules = ModuleNames(classes, complete=True)
-        else:
-            modules = ModuleNames.from_parameters(model.graph.initializers)
+        modules = ModuleNames(owners.paths() if classes is None else classes, complete=classes is not None)
         everywhere = list(owned_nodes(model.graph))
-        changed += _write_new(everywhere, scopes_from_names(everywhere, modules))
+        changed += _write_new(everywhere, scopes_from_names(everywhere, modules, owners))
     changed += infer_scopes(nodes)
     changed += _inherit(nodes)
     return changed > 0

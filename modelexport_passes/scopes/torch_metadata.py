@@ -2,22 +2,27 @@
 
 ``pkg.torch.onnx.name_scopes`` and ``pkg.torch.onnx.class_hierarchy`` are Python ``repr`` of two parallel lists, root
 first. Their last entry is the fx node and its operator, not a module. Fewer than two names mean "no module stack",
-which is not the root: the root is ``['', 'add']``. The file does not tell calls of one module apart.
+which is not the root: the root is ``['', 'add']``. The file does not tell calls of one module apart; the order of
+operations does (`modelexport_passes.scopes.calls`).
 """
 
 from __future__ import annotations
 
-import ast
 import functools
-from typing import cast
+from collections.abc import Iterable
 
 import onnx_ir as ir
 
+from modelexport_passes.scopes.calls import Event, call_frames, call_tree
+from modelexport_passes.scopes.fusions import frames_of_owner, fused_kernel, keep_origins
+from modelexport_passes.scopes.parameters import ParameterOwners, literal_list, read_initializers
 from modelexport_passes.scopes.scope import Frame, Scope, Source
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 CLASS_HIERARCHY = "pkg.torch.onnx.class_hierarchy"
 _STRICT_ROOT = "_export_root"
+NO_STACK = "_empty_nn_module_stack_from_metadata_hook"
+"""What torch puts in the place of the modules of an operation that it made itself, before any module ran."""
 
 
 def module_path(path: str) -> str:
@@ -33,21 +38,53 @@ def fx_node_name(node: ir.Node) -> str | None:
     return None if text is None else _split_last(text)[1]
 
 
-def scope_from_metadata(node: ir.Node) -> Scope | None:
-    """What torch's metadata on the node tells, or None. Every frame gets call 0: the file has no call index."""
+def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> dict[ir.Node, Scope]:
+    """The scope of each node whose metadata tells its modules, calls numbered in the order of the graph."""
+    told = {node: frames for node in nodes if (frames := frames_from_metadata(node))}
+    fused = {node: owner for node in told if (owner := _kernel_owner(node, owners)) is not None}
+    norms = {node: told[node] for node in fused}
+    told |= {node: frames_of_owner(told[node], owner) for node, owner in fused.items()}
+    classes = {frame.path: frame.class_name for frames in told.values() for frame in frames}
+    events = [
+        Event(
+            tuple(frame.path for frame in frames[1:]),
+            kind=node.op_type,
+            reads=tuple(value.name for value in read_initializers(node)),
+            ends=node.op_type != "Constant",
+        )
+        for node, frames in told.items()
+    ]
+    root, innermost = call_tree(events)
+    framed = call_frames(root, innermost, {call: call.key for call in root.walk()}, classes)
+    scopes = {
+        node: Scope(frames, Source.DATAFLOW if concluded else Source.METADATA)
+        for node, (frames, concluded) in zip(told, framed, strict=True)
+    }
+    for node, norm in norms.items():
+        scopes[node] = scopes[node].with_source(max(scopes[node].source, Source.PARAMETER, key=lambda s: s.rank))
+        keep_origins(node, scopes[node], Scope(norm, Source.METADATA))
+    return scopes
+
+
+def _kernel_owner(node: ir.Node, owners: ParameterOwners) -> str | None:
+    kernel = fused_kernel(node)
+    return None if kernel is None else owners.owner(kernel)
+
+
+def frames_from_metadata(node: ir.Node) -> tuple[Frame, ...]:
+    """The modules that torch's metadata on the node tells, root first, each with call 0. Empty if none are told."""
     names = node.metadata_props.get(NAME_SCOPES)
     classes = node.metadata_props.get(CLASS_HIERARCHY)
     if names is None or classes is None:
-        return None
-    frames = _frames(_split_last(names)[0], _split_last(classes)[0])
-    return Scope(frames, Source.METADATA) if frames else None
+        return ()
+    return _frames(_split_last(names)[0], _split_last(classes)[0])
 
 
 @functools.lru_cache(maxsize=16384)
 def _frames(names: str, classes: str) -> tuple[Frame, ...]:
     paths = _read_list(names)
     class_names = _read_list(classes)
-    if len(paths) != len(class_names):
+    if len(paths) != len(class_names) or NO_STACK in paths:
         return ()
     return tuple(Frame(module_path(path), name) for path, name in zip(paths, class_names, strict=True))
 
@@ -57,17 +94,9 @@ def _split_last(text: str) -> tuple[str, str | None]:
     if text.startswith("['") and text.endswith("']") and '"' not in text and "\\" not in text:
         head, comma, last = text[2:-2].rpartition("', '")
         return (f"['{head}']" if comma else "[]"), last
-    items = _literal(text)
+    items = literal_list(text)
     return repr(items[:-1]), items[-1] if items else None
 
 
 def _read_list(text: str) -> list[str]:
-    return [] if text == "[]" else _literal(text)
-
-
-def _literal(text: str) -> list[str]:
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return []
-    return [str(item) for item in cast("list[object]", value)] if isinstance(value, list) else []
+    return [] if text == "[]" else literal_list(text)

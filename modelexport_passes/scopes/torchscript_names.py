@@ -1,24 +1,28 @@
 """Scopes from node names of torch's TorchScript exporter: ``/layers.0/attention/query/MatMul``.
 
 Each part is the *tail* of a module's path: what begins at its last atom that is not a number (``net.1.0`` for
-``model.net.1.0``). A container that is never called leaves no part. The exporter numbers equal tails below one module,
-``lin``, ``lin_1``, ...: usually the second call of ``lin``, but also a module that is really called ``lin_1``, or
-another module with the same tail. Which it is, the modules tell (`ModuleNames`): all of them when the torch model is
-at hand, else those that the names of parameters give away.
+``model.net.1.0``). A container that is never called leaves no part. The exporter numbers the calls that have operations
+of their own per chain of tails, and writes the number on the last part only: ``/b_1/Add`` is the second call of ``/b``,
+``/b/l_1/Gemm`` the second of ``/b/l``, in whichever call of ``b`` that was. Which it was, the order of operations tells
+(`modelexport_passes.scopes.calls`); which module a tail means, the modules that are known (`ModuleNames`) and the
+parameters that its operations read.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
-from modelexport_passes.scopes.scope import UNKNOWN_CLASS, Frame, Scope, Source
+from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
+from modelexport_passes.scopes.parameters import ParameterOwners, read_initializers
+from modelexport_passes.scopes.scope import Scope, Source
 
 _NUMBERED = re.compile(r"(.+)_(\d+)")
+
+_Chain = tuple[str, ...]
 
 
 class ModuleNames:
@@ -36,25 +40,9 @@ class ModuleNames:
             if path:
                 self._by_tail[tail(path)].append(path)
 
-    @classmethod
-    def from_parameters(cls, names: Iterable[str]) -> ModuleNames:
-        """The modules that own the parameters of these names, and those above them; their classes are unknown."""
-        paths = {""}
-        for name in names:
-            atoms = name.split(".")
-            if "/" not in name and ":" not in name:
-                paths.update(".".join(atoms[:end]) for end in range(1, len(atoms)))
-        return cls(dict.fromkeys(sorted(paths), UNKNOWN_CLASS), complete=False)
-
-    def below(self, parent: str, part: str) -> list[str]:
-        """Modules with this tail, nearest below ``parent`` first found; all of that tail if none lies below it."""
-        found = self._by_tail.get(part, [])
-        prefix = parent + "." if parent else ""
-        inside = [path for path in found if path.startswith(prefix)]
-        if not inside:
-            return found
-        depth = min(path.count(".") for path in inside)
-        return [path for path in inside if path.count(".") == depth]
+    def with_tail(self, part: str) -> Sequence[str]:
+        """Modules whose path ends in this tail."""
+        return self._by_tail.get(part, ())
 
 
 def tail(path: str) -> str:
@@ -66,100 +54,151 @@ def tail(path: str) -> str:
     return ".".join(atoms[start:])
 
 
-class _Name(NamedTuple):
-    paths: tuple[str, ...]
-    number: int
-
-
-def scopes_from_names(nodes: Iterable[ir.Node], modules: ModuleNames) -> dict[ir.Node, Scope]:
+def scopes_from_names(nodes: Iterable[ir.Node], modules: ModuleNames, owners: ParameterOwners) -> dict[ir.Node, Scope]:
     """The scope of each node whose name tells it."""
-    resolved: dict[tuple[str, ...], _Name | None] = {}
-    names: dict[ir.Node, _Name] = {}
-    for node in nodes:
-        parts = _parts(node)
-        if parts is None:
-            continue
-        if parts not in resolved:
-            resolved[parts] = _resolve(parts, modules)
-        name = resolved[parts]
-        if name is not None:
-            names[node] = name
-    calls = _calls_per_path(set(names.values()))
-    scopes = {name: _scope(name, calls, modules) for name in set(names.values())}
-    return {node: scopes[name] for node, name in names.items()}
+    parts = {node: told for node in nodes if (told := _parts(node)) is not None}
+    chains = _Chains(parts.values(), modules)
+    events: dict[ir.Node, Event] = {}
+    owned: list[list[str]] = []
+    for node, told in parts.items():
+        read = owners.of(node)
+        chain = chains.read(told, read)
+        if chain is not None:
+            events[node] = _event(node, chain, read)
+            owned.append(read)
+    root, innermost = call_tree(list(events.values()))
+    resolution = _Resolution(modules, owned)
+    resolution.resolve(root)
+    framed = call_frames(root, innermost, resolution.paths, modules.classes)
+    return {
+        node: Scope(frames, Source.DATAFLOW if concluded else resolution.sources[call])
+        for node, call, (frames, concluded) in zip(events, innermost, framed, strict=True)
+    }
 
 
-def _parts(node: ir.Node) -> tuple[str, ...] | None:
+def _parts(node: ir.Node) -> _Chain | None:
     if not node.name or not node.name.startswith("/"):
         return None
     *parts, operation = node.name[1:].split("/")
-    if not operation.startswith(node.op_type):
-        return None
-    return tuple(parts)
+    return tuple(parts) if operation.startswith(node.op_type) else None
 
 
-def _resolve(parts: tuple[str, ...], modules: ModuleNames) -> _Name | None:
-    paths: list[str] = []
-    number = 0
-    parent = ""
-    for part in parts:
-        found = _resolve_part(part, parent, modules)
-        if found is None:
+def _event(node: ir.Node, chain: tuple[_Chain, int], owners: Sequence[str]) -> Event:
+    tails, number = chain
+    return Event(
+        tails,
+        number if tails else None,
+        node.op_type,
+        tuple(value.name for value in read_initializers(node)),
+        ends=node.op_type != "Constant",
+        hints=tuple(_hint(owners, tails, depth) for depth in range(len(tails))),
+    )
+
+
+def _hint(owners: Sequence[str], tails: _Chain, depth: int) -> str | None:
+    """The one module of this tail that owns, or is above the owner of, all the parameters that an operation reads."""
+    found = {path for owner in owners for path in _prefixes(owner) if tail(path) == tails[depth]}
+    return found.pop() if len(found) == 1 else None
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    end = path.find(".")
+    while end >= 0:
+        yield path[:end]
+        end = path.find(".", end + 1)
+    if path:
+        yield path
+
+
+class _Chains:
+    """Reading the parts of names as tails, the last one with the number of the call."""
+
+    def __init__(self, names: Iterable[_Chain], modules: ModuleNames) -> None:
+        self._modules = modules
+        self._names = set(names)
+        # Only the last part carries a number: what stands before another part is a tail as it is.
+        self._tails = {name[:end] for name in self._names for end in range(1, len(name))}
+
+    def read(self, parts: _Chain, owners: Sequence[str]) -> tuple[_Chain, int] | None:
+        if self._modules.complete and not all(self._modules.with_tail(part) for part in parts[:-1]):
             return None
-        parent, number = found
-        paths.append(parent)
-    return _Name(tuple(paths), number)
+        if not parts:
+            return (), 0
+        last = parts[-1]
+        numbered = _NUMBERED.fullmatch(last)
+        called = (*parts[:-1], numbered[1]) if numbered is not None else ()
+        if numbered is None or not self._is_call(parts, called, owners):
+            known = not self._modules.complete or self._modules.with_tail(last)
+            return (parts, 0) if known else None
+        return called, int(numbered[2])
+
+    def _is_call(self, parts: _Chain, called: _Chain, owners: Sequence[str]) -> bool:
+        """Whether ``lin_1`` is the second call of ``lin``, and not a module of that name."""
+        is_module = bool(self._modules.with_tail(parts[-1])) or parts in self._tails
+        known = bool(self._modules.with_tail(called[-1]))
+        could_be_call = known if self._modules.complete else called in self._names
+        if is_module and could_be_call:
+            own = {tail(path) for owner in owners for path in _prefixes(owner)}
+            return called[-1] in own and parts[-1] not in own
+        return could_be_call
 
 
-def _resolve_part(part: str, parent: str, modules: ModuleNames) -> tuple[str, int] | None:
-    """The module that a part below ``parent`` means, and the number of its call."""
-    exact = modules.below(parent, part)
-    if exact:
-        return exact[0], 0
-    numbered = _NUMBERED.fullmatch(part)
-    if numbered is not None:
-        others = modules.below(parent, numbered[1])
-        number = int(numbered[2])
-        if others:
-            # As many modules of one tail as numbers: other modules. Else the number counts calls.
-            return (others[number], 0) if number < len(others) else (others[0], number)
-    if modules.complete:
-        return None
+class _Resolution:
+    """Which module each call is a call of, from the root down."""
+
+    def __init__(self, modules: ModuleNames, owners: Sequence[Sequence[str]]) -> None:
+        self._modules = modules
+        self._owners = owners
+        self.paths: dict[Call, str] = {}
+        self.sources: dict[Call, Source] = {}
+
+    def resolve(self, root: Call) -> None:
+        self.paths[root] = ""
+        self.sources[root] = Source.NAME
+        for call in root.walk():
+            assert call.parent is not None
+            path, source = self._module(call, self.paths[call.parent])
+            self.paths[call] = path
+            self.sources[call] = max(source, self.sources[call.parent], key=lambda source: source.rank)
+
+    def _module(self, call: Call, parent: str) -> tuple[str, Source]:
+        key = call.key
+        direct = _direct(parent, key)
+        known = self._modules.with_tail(key)
+        inside = [path for path in known if not parent or path.startswith(parent + ".")]
+        if len(known) == 1 and (inside or self._modules.complete):
+            return known[0], Source.NAME
+        votes = self._votes(call)
+        if votes and direct not in votes:
+            return max(votes, key=lambda path: (path in inside, votes[path])), Source.PARAMETER
+        if direct in known or votes:
+            return direct, Source.NAME
+        if len(inside) == 1:
+            return inside[0], Source.NAME
+        if inside or (known and self._modules.complete):
+            return self._next(call, inside or known), Source.DATAFLOW
+        return direct, Source.NAME
+
+    def _votes(self, call: Call) -> Counter[str]:
+        return Counter(
+            path
+            for index in call.events
+            for owner in self._owners[index]
+            for path in _prefixes(owner)
+            if tail(path) == call.key
+        )
+
+    def _next(self, call: Call, candidates: Sequence[str]) -> str:
+        """Modules that nothing tells apart are taken to run in the order in which they stand in the model."""
+        assert call.parent is not None
+        taken = [self.paths[other] for other in call.parent.children if other in self.paths]
+        left = [path for path in candidates if path not in taken]
+        return (left or list(candidates))[0]
+
+
+def _direct(parent: str, part: str) -> str:
+    """The path of a module that its parent holds itself: an item of a Sequential repeats the parent's name."""
     last = tail(parent) if parent else ""
     if last and part.startswith(last + ".") and part[len(last) + 1 :].replace(".", "").isdecimal():
-        return parent + part[len(last) :], 0  # an item of a Sequential repeats its parent's name
-    return (f"{parent}.{part}" if parent else part), 0
-
-
-def _calls_per_path(names: Iterable[_Name]) -> dict[str, int]:
-    """How often each module was called: from the numbers on its own operations, else from those of its children."""
-    own: dict[str, int] = defaultdict(int)
-    children: dict[str, dict[str, int]] = defaultdict(dict)
-    for name in names:
-        if not name.paths:
-            continue
-        path = name.paths[-1]
-        own[path] = max(own[path], name.number + 1)
-        for above, below in zip(name.paths, name.paths[1:], strict=False):
-            children[above].setdefault(below, 0)
-    calls: dict[str, int] = {}
-
-    def count(path: str) -> int:
-        if path not in calls:
-            calls[path] = 1  # a module below itself: one call
-            below = [count(child) for child in children[path]]
-            calls[path] = max(own[path], min(below, default=1))
-        return calls[path]
-
-    for path in list(children) + list(own):
-        count(path)
-    return calls
-
-
-def _scope(name: _Name, calls: Mapping[str, int], modules: ModuleNames) -> Scope:
-    frames = [Frame("", modules.classes.get("", UNKNOWN_CLASS), 0)]
-    for path in name.paths:
-        # The name numbers the calls of the innermost module only; those above share them out evenly.
-        call = name.number * calls.get(path, 1) // max(calls.get(name.paths[-1], 1), 1)
-        frames.append(Frame(path, modules.classes.get(path, UNKNOWN_CLASS), call))
-    return Scope(tuple(frames), Source.NAME)
+        return parent + part[len(last) :]
+    return f"{parent}.{part}" if parent else part

@@ -24,23 +24,8 @@ DIFFERENT: dict[str, set[str]] = {
 }
 """Cases where this exporter really runs the modules otherwise; the others give the calls written down for dynamo."""
 
-NOT_TOLD = {
-    "two_parts": "names do not number the calls of a module whose children run once each",
-    "sibling_inside": "names do not number a call that came after one made from elsewhere",
-    "like_a_call": "the name linear_1 is both a module and a second call; weights would tell",
-}
-
-every_case = pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(
-            case,
-            id=case.name,
-            marks=[pytest.mark.xfail(reason=NOT_TOLD[case.name], strict=True)] if case.name in NOT_TOLD else [],
-        )
-        for case in CASES
-        if case.name not in NOT_TRACEABLE
-    ],
+traceable = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.name not in NOT_TRACEABLE], ids=lambda case: case.name
 )
 
 
@@ -54,7 +39,7 @@ def trip(name: str) -> tuple[RoundTrip, ExportRecord]:
     return round_trip(model), record
 
 
-@every_case
+@traceable
 def test_names_tell_the_module_calls(case: Case) -> None:
     """The calls that have operations are those of the module's code."""
     stages, _ = trip(case.name)
@@ -62,7 +47,7 @@ def test_names_tell_the_module_calls(case: Case) -> None:
     assert calls == DIFFERENT.get(case.name, set(case.plain))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.name not in NOT_TRACEABLE], ids=lambda case: case.name)
+@traceable
 def test_outline_and_inline_keep_results_and_scopes(case: Case) -> None:
     """Bit-equal at every stage, every scope and tag given back, nothing to do the second time."""
     stages, record = trip(case.name)

@@ -262,8 +262,6 @@ class DynamicShapes(nn.Module):
         return x
 
 
-NO_STACK_AS_PATH = "torch's placeholder for 'no module stack' is read as a module's path"
-
 CASES = (
     Case(
         "no_nodes",
@@ -394,6 +392,5 @@ CASES = (
         },
         functions={"Heads": 1, "Linear": 1},
         dynamic_shapes=({0: "batch", 1: "sequence"},),
-        xfail={"scopes": NO_STACK_AS_PATH, "classes": NO_STACK_AS_PATH},
     ),
 )

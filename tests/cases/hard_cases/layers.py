@@ -241,10 +241,6 @@ CASES = (
         optimised={"convs.0": "Conv", "convs.1": "Conv", "": "Relu*2"},
         functions={"Conv2d": 1, "BatchNorm2d": 1},
         optimised_functions={"Conv2d": 1},
-        xfail={
-            "scopes optimised": "the owner of a fused operation's weights is not asked yet",
-            "functions optimised": "the owner of a fused operation's weights is not asked yet",
-        },
     ),
     Case(
         "conditional",

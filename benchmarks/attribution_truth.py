@@ -1,0 +1,229 @@
+"""Exports whose every node carries its true module call, written by the benchmark itself: the package is not asked.
+
+Dynamo: the module stack of the fx node that a node was translated from, call index included. The optimizer's nodes are
+traced back by the values that they took over; a convolution that took in a norm is the convolution's.
+
+TorchScript: the same export with another naming of scopes. Torch asks a map for the name of each module as it is
+called; ours gives the full path and the number of the call, so that names spell out the whole stack. A second export
+with torch's own names has the same nodes in the same order.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from modelexport_passes.exporting.dynamo import record_scopes
+from modelexport_passes.exporting.torchscript import export_torchscript
+from modelexport_passes.scopes.scope import Frame, format_frames
+from modelexport_passes.scopes.walk import owned_nodes
+from tests.zoo import TensorsOut, ZooCase, build
+
+TRUTH_KEY = "truth"
+"""Metadata key of a node's true stack; absent where the exporter made the node outside of every module."""
+
+KINDS = ("dynamo", "dynamo-optimized", "torchscript")
+
+
+def wrapped(case: ZooCase) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
+    """The case's model in the form that every exporter takes, and its inputs."""
+    model, inputs = build(case)
+    return TensorsOut(model, list(inputs)).eval(), tuple(inputs.values())
+
+
+def export_with_truth(case: ZooCase, exporter: str) -> dict[str, onnx.ModelProto]:
+    """Kind -> exported model with `TRUTH_KEY` on its nodes; dynamo gives two kinds."""
+    model, args = wrapped(case)
+    with _quiet():
+        if exporter == "torchscript":
+            return {"torchscript": _torchscript(model, args)}
+        return _dynamo(model, args)
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+# --- dynamo ----------------------------------------------------------------------------------------------------------
+
+
+def _dynamo(model: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> dict[str, onnx.ModelProto]:
+    program = torch.onnx.export(model, args, dynamo=True, optimize=False, verbose=False)
+    assert program is not None
+    assert program.exported_program is not None
+    stacks = {
+        node.name: _stack(node.meta["nn_module_stack"])
+        for node in program.exported_program.graph.nodes
+        if node.meta.get("nn_module_stack")
+    }
+    by_value: dict[str, str] = {}
+    by_weight: dict[str, str] = {}
+    for node in owned_nodes(program.model.graph):
+        truth = stacks.get(_fx_name(node) or "")
+        if truth is not None:
+            node.metadata_props[TRUTH_KEY] = truth
+            by_value.update({str(value.name): truth for value in node.outputs})
+            if node.op_type == "Conv" and (weight := node.inputs[1]) is not None:
+                by_weight[str(weight.name)] = truth
+    record_scopes(program)
+    plain = ir.to_proto(program.model)
+    program.optimize()
+    record_scopes(program)
+    for node in owned_nodes(program.model.graph):
+        node.metadata_props.pop(TRUTH_KEY, None)
+        names = [str(value.name) for value in node.outputs]
+        truth = stacks.get(_fx_name(node) or "") or next((by_value[name] for name in names if name in by_value), None)
+        weight = node.inputs[1] if node.op_type == "Conv" else None
+        if weight is not None:
+            truth = by_weight.get(str(weight.name), truth)
+        if truth is not None:
+            node.metadata_props[TRUTH_KEY] = truth
+    return {"dynamo": plain, "dynamo-optimized": ir.to_proto(program.model)}
+
+
+def _fx_name(node: ir.Node) -> str | None:
+    names = node.metadata_props.get("pkg.torch.onnx.name_scopes")
+    return None if names is None else names.rstrip("]").rpartition("'")[0].rpartition("'")[2]
+
+
+def _stack(stack: Mapping[str, tuple[str, Any]]) -> str:
+    frames: list[Frame] = []
+    for key, (path, _) in stack.items():
+        _, at, call = key.rpartition("@")
+        frames.append(Frame(path, call=int(call) if at else 0))
+    return format_frames(tuple(frames))
+
+
+# --- TorchScript -----------------------------------------------------------------------------------------------------
+
+
+_SETUP = "_setup_trace_module_map"
+_MAP = "_trace_module_map"
+
+
+class _CallNames(dict[torch.nn.Module, str]):
+    """Names each call of a module by path and number, where torch names each module by the end of its path."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self._paths = {module: path for path, module in model.named_modules()}
+        self._calls: Counter[str] = Counter()
+
+    def get(self, module: torch.nn.Module, default: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if module not in self._paths:
+            return default
+        path = self._paths[module]
+        name = f"<{path}@{self._calls[path]}>"
+        self._calls[path] += 1
+        return f"{torch.typename(type(module))}::{name}"
+
+
+def _torchscript(model: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> onnx.ModelProto:
+    recorded = export_torchscript(
+        model, args, None, opset=None, dynamic_shapes=None, input_names=None, output_names=None, optimize=True
+    )
+    named = ir.to_proto(recorded)
+    with _call_names():
+        told = _torchscript_export(model, args)
+    _copy_truth(told.graph, named.graph)
+    return named
+
+
+@contextmanager
+def _call_names() -> Generator[None]:
+    """Torch has no public way to name scopes otherwise: its map is replaced for one export."""
+    exporter = importlib.import_module("torch.onnx._internal.torchscript_exporter.utils")
+    trace = importlib.import_module("torch.jit._trace")
+    original = getattr(exporter, _SETUP)
+
+    def setup(module: torch.nn.Module, as_functions: Any) -> set[str]:
+        found = original(module, as_functions)
+        setattr(trace, _MAP, _CallNames(module))
+        return found
+
+    setattr(exporter, _SETUP, setup)
+    try:
+        yield
+    finally:
+        setattr(exporter, _SETUP, original)
+
+
+def _torchscript_export(model: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(model, args, path, dynamo=False)
+        return onnx.load(path)
+
+
+def _copy_truth(told: onnx.GraphProto, named: onnx.GraphProto) -> None:
+    for teller, node in zip(told.node, named.node, strict=True):
+        assert teller.op_type == node.op_type
+        parts = teller.name.removeprefix("/").split("/")[:-1]
+        if parts:
+            frames = tuple(_frame(part) for part in parts)
+            node.metadata_props.add(key=TRUTH_KEY, value=format_frames(frames))
+        for inner, other in zip(teller.attribute, node.attribute, strict=True):
+            if inner.HasField("g"):
+                _copy_truth(inner.g, other.g)
+
+
+def _frame(part: str) -> Frame:
+    # A number behind the bracket would be torch's own, for a name that it has met before: ours never repeat.
+    path, _, call = part.removeprefix("<").removesuffix(">").rpartition("@")
+    return Frame(path, call=int(call))
+
+
+# --- forgetting ------------------------------------------------------------------------------------------------------
+
+
+def truths(graph: ir.Graph) -> dict[ir.Node, str]:
+    """The true stack of each node that has one, taken off the nodes."""
+    return {
+        node: truth for node in owned_nodes(graph) if (truth := node.metadata_props.pop(TRUTH_KEY, None)) is not None
+    }
+
+
+def forget(model: ir.Model, *, parameters: bool) -> None:
+    """Leave no name or metadata that tells a module, as old exporters and optimizers do.
+
+    Args:
+        model: changed in place. Names of the graph's inputs and outputs stay.
+        parameters: forget the names of parameters as well.
+    """
+    counter = iter(range(10**9))
+    keep = {*model.graph.inputs, *model.graph.outputs}
+
+    def rename(value: ir.Value) -> None:
+        if value not in keep and value.name:
+            value.name = str(next(counter))
+        value.metadata_props.clear()
+
+    for value in list(model.graph.initializers.values()):
+        if parameters or "::" in str(value.name) or str(value.name).startswith("/"):
+            rename(value)
+        value.metadata_props.clear()
+    for node in owned_nodes(model.graph):
+        node.name = f"{node.op_type}_{next(counter)}"
+        truth = node.metadata_props.get(TRUTH_KEY)
+        node.metadata_props.clear()
+        if truth is not None:
+            node.metadata_props[TRUTH_KEY] = truth
+        for value in node.outputs:
+            rename(value)
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()

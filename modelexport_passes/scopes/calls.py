@@ -1,0 +1,241 @@
+"""Telling the calls of a module apart, from the order of operations alone.
+
+Exporters write operations in the order in which the model ran, so one module call is one stretch of them, and the
+stretches nest as the calls did. What a file says of an operation is its chain of modules; which call of each is read
+off the stretch it lies in. A stretch ends where
+
+- an operation outside of the module follows,
+- the exporter numbered the calls and the number changes,
+- parameters of another module of the same name are read, or
+- the same parameters are read again in the same order: the module ran again, nothing in between.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from modelexport_passes.scopes.scope import UNKNOWN_CLASS, Frame
+
+
+@dataclass(eq=False, slots=True)
+class Event:
+    """One operation, in the order of the graph.
+
+    Attributes:
+        chain: a key for each module below the root that was running, innermost last; empty for the root's own.
+        number: which call of the innermost module, counted over all calls of one chain; None if not told.
+        kind: what repeats when a module runs again: the op type.
+        reads: the parameters that it reads.
+        ends: it shows that the calls before it have ended; a constant does not, it may stand anywhere.
+        hints: for each key of the chain, the module that the parameters read belong to, where keys do not tell it.
+    """
+
+    chain: tuple[str, ...]
+    number: int | None = None
+    kind: str = ""
+    reads: tuple[Hashable, ...] = ()
+    ends: bool = True
+    hints: tuple[str | None, ...] = ()
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One call of a module.
+
+    Attributes:
+        key: the last key of the chains of its operations; "" for the root.
+        parent: the call it was made in; None for the root.
+        concluded: told apart from its neighbour by repetition, not by order or number.
+        events: its own operations and those of the calls below it, in order.
+        children: calls made in it, in order.
+    """
+
+    key: str
+    parent: Call | None
+    concluded: bool = False
+    events: list[int] = field(default_factory=list[int])
+    children: list[Call] = field(default_factory=list["Call"])
+
+    def walk(self) -> Iterator[Call]:
+        """The calls below, each before those made in it."""
+        for child in self.children:
+            yield child
+            yield from child.walk()
+
+
+def call_tree(events: Sequence[Event]) -> tuple[Call, list[Call]]:
+    """The calls that these operations were made in: the root, and for each operation the innermost call."""
+    root = Call("", None, events=list(range(len(events))))
+    innermost: list[Call] = [root] * len(events)
+    stack: list[tuple[Call, int]] = [(root, 0)]
+    while stack:
+        call, depth = stack.pop()
+        for child in _children(events, call, depth):
+            call.children.append(child)
+            for index in child.events:
+                innermost[index] = child
+            stack.append((child, depth + 1))
+        call.children.sort(key=lambda child: child.events[0])
+    return root, innermost
+
+
+def _children(events: Sequence[Event], call: Call, depth: int) -> Iterator[Call]:
+    for key, runs in _runs(events, call.events, depth).items():
+        for run in _joined(events, runs):
+            cuts, concluded = _cuts(events, run, depth + 1)
+            for start, end in zip([0, *cuts], [*cuts, len(run)], strict=True):
+                yield Call(key, call, concluded=concluded, events=run[start:end])
+
+
+def _runs(events: Sequence[Event], indices: Sequence[int], depth: int) -> dict[str, list[list[int]]]:
+    """Per key at this depth, its stretches: uninterrupted by operations of other keys."""
+    runs: dict[str, list[list[int]]] = {}
+    early: dict[str, list[int]] = {}  # constants met outside of a stretch: they belong to the next one
+    current: str | None = None
+    for index in indices:
+        event = events[index]
+        key = event.chain[depth] if len(event.chain) > depth else None
+        if key is None:
+            current = None if event.ends else current
+        elif key == current:
+            runs[key][-1].append(index)
+        elif event.ends:
+            runs.setdefault(key, []).append([*early.pop(key, ()), index])
+            current = key
+        else:
+            early.setdefault(key, []).append(index)
+    for key, rest in early.items():
+        if key in runs:
+            runs[key][-1] = sorted(runs[key][-1] + rest)
+        else:
+            runs[key] = [rest]
+    return runs
+
+
+def _joined(events: Sequence[Event], runs: Sequence[list[int]]) -> list[list[int]]:
+    """Stretches with operations of one numbered call are of one call, and so is what stands between them.
+
+    Exporters move an operation now and then, and a moved one interrupts the stretch that it comes to stand in.
+    """
+    last_run: dict[tuple[tuple[str, ...], int], int] = {}
+    for place, run in enumerate(runs):
+        for index in run:
+            event = events[index]
+            if event.number is not None:
+                last_run[event.chain, event.number] = place
+    joined: list[list[int]] = []
+    reach = -1
+    for place, run in enumerate(runs):
+        if place <= reach:
+            joined[-1] = joined[-1] + run
+        else:
+            joined.append(run)
+        numbered = ((events[index].chain, events[index].number) for index in run)
+        reach = max([reach, *(last_run[chain, number] for chain, number in numbered if number is not None)])
+    return joined
+
+
+def _own_number(event: Event, depth: int) -> int | None:
+    return event.number if len(event.chain) == depth else None
+
+
+def _cuts(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list[int], bool]:
+    """Where in a stretch the next call begins, and whether that is concluded from repetition."""
+    told = [
+        (place, number)
+        for place, index in enumerate(run)
+        if (number := _own_number(events[index], depth)) is not None and events[index].ends
+    ] or [
+        (place, number) for place, index in enumerate(run) if (number := _own_number(events[index], depth)) is not None
+    ]
+    if told:
+        marks = [place for place, _ in told]
+        firsts = [now for (_, a), (now, b) in pairwise(told) if b > a]
+        return _between(events, run, marks, firsts, depth), False
+    hinted = [
+        (place, hint)
+        for place, index in enumerate(run)
+        if len(events[index].hints) >= depth and (hint := events[index].hints[depth - 1]) is not None
+    ]
+    others = [now for (_, a), (now, b) in pairwise(hinted) if a != b]
+    if others:
+        return _between(events, run, [place for place, _ in hinted], others, depth), False
+    firsts, marks = _repeated(events, run, depth)
+    return _between(events, run, marks, firsts, depth), bool(firsts)
+
+
+def _repeated(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list[int], list[int]]:
+    """Places where the parameters read begin anew, and all places where parameters are read."""
+    marks = [place for place, index in enumerate(run) if events[index].reads]
+    tokens = [(events[run[place]].chain[depth:], events[run[place]].kind, events[run[place]].reads) for place in marks]
+    period = _period(tokens)
+    return ([marks[at] for at in range(period, len(marks), period)] if period else []), marks
+
+
+def _period(tokens: Sequence[Hashable]) -> int:
+    """The shortest part that the sequence is a repetition of; 0 if it is none."""
+    # The failure function of Knuth, Morris and Pratt: the longest proper prefix that is also a suffix.
+    border = [0] * len(tokens)
+    for place in range(1, len(tokens)):
+        length = border[place - 1]
+        while length and tokens[place] != tokens[length]:
+            length = border[length - 1]
+        border[place] = length + (tokens[place] == tokens[length])
+    period = len(tokens) - (border[-1] if border else 0)
+    return period if tokens and period < len(tokens) and len(tokens) % period == 0 else 0
+
+
+def _between(
+    events: Sequence[Event], run: Sequence[int], marks: Sequence[int], firsts: Sequence[int], depth: int
+) -> list[int]:
+    """For each first marked operation of a call, where the call begins: between it and the last mark before it.
+
+    What the first call has before its first mark, the others have as well; what the last call has after its last mark,
+    so have the others. The longer agreement decides; where there is none, what stands between is of the call before.
+    """
+    if not firsts:
+        return []
+    tokens = [(events[index].chain[depth:], events[index].kind) for index in run]
+    head, end = tokens[: marks[0]], tokens[marks[-1] + 1 :]
+    cuts: list[int] = []
+    for first in firsts:
+        last = marks[bisect_left(marks, first) - 1]
+        between = tokens[last + 1 : first]
+        as_head, as_end = _common(head[::-1], between[::-1]), _common(end, between)
+        cuts.append(first - as_head if as_head >= as_end or as_head + as_end >= len(between) else last + 1 + as_end)
+    return cuts
+
+
+def _common(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
+    count = 0
+    for left, right in zip(a, b, strict=False):
+        if left != right:
+            break
+        count += 1
+    return count
+
+
+def call_frames(
+    root: Call, innermost: Sequence[Call], path_of: Mapping[Call, str], classes: Mapping[str, str]
+) -> list[tuple[tuple[Frame, ...], bool]]:
+    """The frames of each operation, root first, calls numbered per path in order; and whether a call was concluded."""
+    calls = sorted(root.walk(), key=lambda call: call.events[0])
+    counts: Counter[str] = Counter()
+    frames: dict[Call, tuple[tuple[Frame, ...], bool]] = {
+        root: ((Frame("", classes.get("", UNKNOWN_CLASS)),), root.concluded)
+    }
+    numbers: dict[Call, int] = {}
+    for call in calls:
+        numbers[call] = counts[path_of[call]]
+        counts[path_of[call]] += 1
+    for call in root.walk():
+        assert call.parent is not None
+        above, concluded = frames[call.parent]
+        path = path_of[call]
+        frame = Frame(path, classes.get(path, UNKNOWN_CLASS), numbers[call])
+        frames[call] = ((*above, frame), concluded or call.concluded)
+    return [frames[call] for call in innermost]

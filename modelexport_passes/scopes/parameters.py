@@ -1,0 +1,102 @@
+"""Which module owns a parameter, by its name: initializers keep the paths of the state dict."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from typing import cast
+
+import onnx_ir as ir
+
+from modelexport_passes.scopes.scope import UNKNOWN_CLASS
+
+FOLDED_FROM = "pkg.onnxscript.optimizer.folded_from"
+_STATE_NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
+# Operations that hand a weight on in another form.
+_VIEWS = frozenset(
+    {"Transpose", "Cast", "Identity", "DequantizeLinear", "QuantizeLinear", "Reshape", "Squeeze", "Unsqueeze", "Slice"}
+)
+_CHAIN = 6
+
+
+class ParameterOwners:
+    """The modules that a file's parameters name.
+
+    Args:
+        graph: the main graph.
+        modules: every module path of the torch model when it is at hand; else paths are read off the names.
+    """
+
+    def __init__(self, graph: ir.Graph, modules: Iterable[str] | None = None) -> None:
+        known = None if modules is None else frozenset(modules)
+        self._owner: dict[ir.Value, str] = {}
+        copies = [value for node in graph if node.op_type == "Identity" for value in node.outputs if _is_copy(value)]
+        for value in [*graph.initializers.values(), *copies]:
+            name = _state_name(value)
+            if name is not None:
+                owner = name.rpartition(".")[0]
+                while known is not None and owner not in known:
+                    owner = owner.rpartition(".")[0]
+                self._owner[value] = owner
+
+    def owner(self, value: ir.Value) -> str | None:
+        """The path of the module that owns this initializer; None if its name does not tell."""
+        return self._owner.get(value)
+
+    def paths(self) -> dict[str, str]:
+        """Every module that owns a parameter, and those above it; their classes are unknown."""
+        found = {""}
+        for owner in set(self._owner.values()):
+            atoms = owner.split(".")
+            found.update(".".join(atoms[:end]) for end in range(1, len(atoms) + 1))
+        return dict.fromkeys(sorted(found), UNKNOWN_CLASS)
+
+    def of(self, node: ir.Node) -> list[str]:
+        """The owners of the parameters that a node reads, also through views of them."""
+        return [owner for value in read_initializers(node) if (owner := self._owner.get(value)) is not None]
+
+
+def read_initializers(node: ir.Node) -> Iterator[ir.Value]:
+    """The initializers that a node reads, also those that reach it through casts, transposes and other views.
+
+    A copy that the exporter made of a parameter equal to another one carries the name that it stands for.
+    """
+    for value in node.inputs:
+        found = value
+        for _ in range(_CHAIN):
+            if found is not None and _is_copy(found):
+                break
+            producer = None if found is None else found.producer()
+            if producer is None or producer.op_type not in _VIEWS or not producer.inputs:
+                break
+            found = producer.inputs[0]
+        if found is not None and (found.is_initializer() or _is_copy(found)):
+            yield found
+
+
+def _is_copy(value: ir.Value) -> bool:
+    """A weight that TorchScript's exporter found equal to another: ``Identity(norm1.bias) -> norm2.bias``."""
+    producer = value.producer()
+    return (
+        producer is not None and producer.op_type == "Identity" and _STATE_NAME.fullmatch(value.name or "") is not None
+    )
+
+
+def _state_name(value: ir.Value) -> str | None:
+    folded = value.metadata_props.get(FOLDED_FROM)
+    if folded is not None:
+        names = literal_list(folded)
+        if len(names) == 1:
+            return names[0]
+    name = value.name
+    return name if name and _STATE_NAME.fullmatch(name) else None
+
+
+def literal_list(text: str) -> list[str]:
+    """A list that was written with Python's ``repr``; empty if the text is none."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return []
+    return [str(item) for item in cast("list[object]", value)] if isinstance(value, list) else []
