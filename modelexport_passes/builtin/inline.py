@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from modelexport_passes.errors import ConfigError
 from modelexport_passes.garbage import collector_paused
-from modelexport_passes.inlining.inline import inline
+from modelexport_passes.inlining.inline import count_calls, inline
 from modelexport_passes.pass_base import ModelPass, Outcome
 from modelexport_passes.scopes.ledger import MODULE_KEY
+from modelexport_passes.scopes.scope import Scope
 from modelexport_passes.scopes.tags import retag, tag_templates
 from modelexport_passes.scopes.walk import all_nodes
 
@@ -36,11 +37,17 @@ class Inline(ModelPass):
 
     Attributes:
         modules: ``all``, or globs over what a function is: its module's qualified class, or ``domain.name``.
+        paths: globs over module paths: only these calls; a function stays while others call it.
+        max_nodes: only functions of at most so many operations, calls counted as one.
+        max_calls: only functions that are called at most so often.
     """
 
     name: ClassVar[str] = "inline"
 
     modules: Literal["all"] | list[str] = "all"
+    paths: list[str] | None = None
+    max_nodes: int | None = None
+    max_calls: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.modules, str) and self.modules != "all":
@@ -50,17 +57,28 @@ class Inline(ModelPass):
         """Inline the selected functions, wherever they are called."""
         before = len(model.graph)
         with collector_paused():
-            result = inline(model, self._selects)
-        if result.functions:
+            calls = count_calls(model)
+            wanted = None if self.paths is None else self._wants
+            result = inline(model, lambda function: self._selects(function, calls[function.identifier()]), wanted)
+        if result.calls or result.functions:
             retag(all_nodes(model), tag_templates(model))
         figures = {
             "functions": len(result.functions),
             "calls": result.calls,
             "main_graph": f"{before} -> {len(model.graph)}",
         }
-        return Outcome(model, bool(result.functions), figures=dict(figures))
+        return Outcome(model, bool(result.calls or result.functions), figures=dict(figures))
 
-    def _selects(self, function: ir.Function) -> bool:
+    def _wants(self, scope: Scope | None) -> bool:
+        if scope is None or scope.relative:
+            return False
+        return any(fnmatch.fnmatchcase(scope.path, glob) for glob in self.paths or ())
+
+    def _selects(self, function: ir.Function, calls: int) -> bool:
+        if self.max_nodes is not None and len(function) > self.max_nodes:
+            return False
+        if self.max_calls is not None and calls > self.max_calls:
+            return False
         if self.modules == "all":
             return True
         names = (function.metadata_props.get(MODULE_KEY, ""), f"{function.domain}.{function.name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import graphlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from modelexport_passes.errors import ModelExportError
 from modelexport_passes.inlining.instantiate import Instance, Instantiation, Site
 from modelexport_passes.inlining.originals import Originals
 from modelexport_passes.scopes.ledger import Ledger, read_ledger, write_ledger
-from modelexport_passes.scopes.scope import Source, scope_of, set_scope
+from modelexport_passes.scopes.scope import Scope, Source, scope_of, set_scope
 from modelexport_passes.scopes.walk import all_nodes, owned_nodes, subgraphs_of
 from modelexport_passes.unique_names import Names
 
@@ -32,8 +33,14 @@ class Inlined:
     functions: list[ir.OperatorIdentifier] = field(default_factory=list[ir.OperatorIdentifier])
 
 
-def inline(model: ir.Model, selected: Selected) -> Inlined:
-    """Replace every call of the selected functions, and remove those functions.
+def inline(model: ir.Model, selected: Selected, wanted: Callable[[Scope | None], bool] | None = None) -> Inlined:
+    """Replace the calls of the selected functions, and remove those functions that nothing calls any more.
+
+    Args:
+        model: changed in place.
+        selected: tells which functions.
+        wanted: tells by its absolute scope which calls of them; all if None. A call in a function that stays has no
+            absolute scope: it stays unless all do not.
 
     Raises:
         ModelExportError: functions call each other in a circle, or a function needs another version of an opset.
@@ -44,23 +51,39 @@ def inline(model: ir.Model, selected: Selected) -> Inlined:
     check_no_recursion(model)
     _merge_opsets(model, chosen.values())
     ledger = read_ledger(model)
-    instantiation = Instantiation(chosen, ledger)
-    result = Inlined(functions=list(chosen))
+    instantiation = Instantiation(chosen, ledger, wanted)
     names = Names(_value_names(model.graph))
     site = Site(names, Names(_node_names(model.graph)), Originals(model.graph, ledger, names), inside=False)
     _inline_in(model.graph, instantiation, site)
     if site.originals is not None and site.originals.reused and instantiation.calls:
         model.graph.sort()
     for key, function in model.functions.items():
-        if key not in chosen:
+        if key not in chosen and wanted is None:
             inner = Names(_value_names(function.graph))
             place = Site(inner, Names(_node_names(function.graph)), None, inside=True)
             _inline_in(function.graph, instantiation, place)
-    result.calls = instantiation.calls
-    for key in chosen:
+    gone = [key for key in chosen if key not in _called(model)]
+    for key in gone:
         del model.functions[key]
-    _tidy(model, {domain for domain, _, _ in chosen}, ledger)
-    return result
+    _tidy(model, {domain for domain, _, _ in gone}, ledger)
+    return Inlined(instantiation.calls, gone)
+
+
+def _called(model: ir.Model) -> set[ir.OperatorIdentifier]:
+    """Functions that the main graph calls, directly or through others."""
+    found: set[ir.OperatorIdentifier] = set()
+    work = list(owned_nodes(model.graph))
+    while work:
+        key = work.pop().op_identifier()
+        if key in model.functions and key not in found:
+            found.add(key)
+            work.extend(owned_nodes(model.functions[key]))
+    return found
+
+
+def count_calls(model: ir.Model) -> Counter[ir.OperatorIdentifier]:
+    """How many nodes call each function, in the main graph, subgraphs and functions."""
+    return Counter(key for node in all_nodes(model) if (key := node.op_identifier()) in model.functions)
 
 
 def check_no_recursion(model: ir.Model) -> None:
@@ -106,7 +129,7 @@ def _node_names(graph: ir.Graph) -> Iterable[str]:
 def _inline_in(graph: ir.Graph, instantiation: Instantiation, site: Site) -> None:
     """Replace the calls directly in a graph, and in the bodies that its nodes own."""
     for node in list(graph):
-        if instantiation.function_of(node) is not None:
+        if instantiation.selects(node, scope_of(node)):
             _replace(graph, node, instantiation, site)
             continue
         for inner in subgraphs_of(node):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -62,19 +62,26 @@ class Instantiation:
     Args:
         functions: by identifier, those that shall be written out.
         ledger: what is particular to each call.
+        wanted: tells by its scope whether a call shall be written out; all of them if None.
 
     Attributes:
         calls: how many were written out, those inside of others included.
     """
 
-    def __init__(self, functions: Mapping[ir.OperatorIdentifier, ir.Function], ledger: Ledger) -> None:
+    def __init__(
+        self,
+        functions: Mapping[ir.OperatorIdentifier, ir.Function],
+        ledger: Ledger,
+        wanted: Callable[[Scope | None], bool] | None = None,
+    ) -> None:
         self._functions = functions
         self._ledger = ledger
+        self._wanted = wanted
         self.calls = 0
 
-    def function_of(self, node: ir.Node) -> ir.Function | None:
-        """The function that a node calls, if it shall be written out."""
-        return self._functions.get(node.op_identifier())
+    def selects(self, node: ir.Node, scope: Scope | None) -> bool:
+        """Whether a node, of this scope at its place, is a call that shall be written out."""
+        return node.op_identifier() in self._functions and (self._wanted is None or self._wanted(scope))
 
     def call(
         self,
@@ -164,7 +171,7 @@ class _BodyCopy:
 
     def copy(self, node: ir.Node) -> None:
         """Copy one node of the body; a call in it is written out in turn."""
-        if self._all.function_of(node) is not None:
+        if self._all.selects(node, self._scope_of(node)):
             self._expand(node)
             return
         origin = self._origin(node)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -164,6 +166,38 @@ def test_some_functions_can_stay() -> None:
     check(model)
     assert [node.op_type for node in model.graph] == ["Neg", "Outer"]
     assert [node.op_type for node in model.functions["f", "Outer", ""]] == ["Neg"]
+    assert run(model, X) == before
+
+
+BLOCKS = "g (float[2,3] x) => (float[2,3] y) { a = Neg(x)  b = Relu(a)  c = Neg(b)  y = Relu(c) }"
+BLOCK_SCOPES = {
+    "a": "/Net/Block.layers.0/Neg.neg",
+    "b": "/Net/Block.layers.0",
+    "c": "/Net/Block.layers.1/Neg.neg",
+    "y": "/Net/Block.layers.1",
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "main", "functions"),
+    [
+        ({"paths": ["layers.0"]}, ["Neg", "Relu", "Block"], {"Block", "Neg"}),
+        ({"paths": ["layers.0*"]}, ["Neg", "Relu", "Block"], {"Block", "Neg"}),
+        ({"paths": ["layers.*"]}, ["Neg", "Relu", "Neg", "Relu"], set()),
+        ({"max_nodes": 1}, ["Block", "Block"], {"Block"}),
+        ({"max_calls": 1}, ["Block", "Block"], {"Block"}),
+        ({"modules": ["*.Block"], "max_calls": 1}, ["Block", "Block"], {"Block", "Neg"}),
+    ],
+)
+def test_selection_by_path_size_and_calls(options: dict[str, Any], main: list[str], functions: set[str]) -> None:
+    """A function stays while a call of it does; a body's only call of another function is one call, however shared."""
+    model = scoped(BLOCKS, BLOCK_SCOPES)
+    before = run(model, X)
+    mx.Outline()(model)
+    mx.Inline(**options)(model)
+    check(model)
+    assert [node.op_type for node in model.graph] == main
+    assert {function.name for function in model.functions.values()} == functions
     assert run(model, X) == before
 
 
