@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,11 @@ import onnx_ir as ir
 
 from modelexport_passes.validation.module_regions import CallKey, Regions
 from modelexport_passes.validation.module_verdicts import CallVerdict, ModuleProof, Verdict
+from modelexport_passes.validation.observed_values import Observed
 from modelexport_passes.validation.tensor_matching import is_telling
 
 if TYPE_CHECKING:
     from modelexport_passes.exporting.module_calls import ModuleCall, Recording
-    from modelexport_passes.exporting.tensor_store import Kind
 
 _Found = tuple[Verdict, str]
 
@@ -30,19 +31,6 @@ _ORDER = (
 """Of the tensors that a call returned, the one with the last of these decides: results that nothing used are gone."""
 
 
-@dataclass(frozen=True)
-class Compared:
-    """One value of the model beside the recorded tensors.
-
-    Attributes:
-        kind: its type and shape.
-        equals: keys of the tensors that it equals.
-    """
-
-    kind: Kind
-    equals: Sequence[str]
-
-
 @dataclass
 class Judge:
     """Finds the verdict of each call.
@@ -50,14 +38,12 @@ class Judge:
     Attributes:
         recording: the torch model's run.
         regions: of the model.
-        makers: key of a recorded tensor -> the values that equal it.
-        compared: the values that were compared with the recorded tensors, and what was found.
+        observed: what the model computes.
     """
 
     recording: Recording
     regions: Regions
-    makers: Mapping[str, Sequence[ir.Value]]
-    compared: Mapping[ir.Value, Compared]
+    observed: Observed
 
     def __post_init__(self) -> None:
         self._keys = {call: self._keys_of(call) for call in self.recording.calls}
@@ -78,7 +64,9 @@ class Judge:
             found[call] = self._settled(call, found)
         # As they returned: a call whose numbers are wrong comes before those that they made wrong.
         ended = sorted(self.recording.calls, key=lambda call: call.ended)
-        verdicts = [CallVerdict(str(call), call.class_name, *found[call]) for call in ended]
+        verdicts = [
+            CallVerdict(str(call), call.class_name, *found[call], leaks=tuple(self._leaks(call))) for call in ended
+        ]
         not_called: list[str] = []
         for key in self.regions:
             if key in self._calls:
@@ -97,17 +85,20 @@ class Judge:
         return tuple(key for key in self.regions if key.path in call.paths)
 
     def _settled(self, call: ModuleCall, found: Mapping[ModuleCall, _Found]) -> _Found:
-        results = [self._of_tensor(call, key) for key in call.computed]
-        verdict, reason = max(results, key=lambda one: _ORDER.index(one[0]), default=(Verdict.UNCHANGED, ""))
         caller = found.get(call.caller) if call.caller is not None else None
-        if verdict is Verdict.DIFFERENT and reason.endswith(_INSTEAD) and caller and caller[0] is Verdict.PROVEN:
-            # Rows of tied experts in another order, and the like: what the caller makes of it is right.
-            return Verdict.NOT_FOUND, f"{reason}; its caller's result is right all the same"
-        return verdict, reason
+        # Choices among equals come in another order: what the caller makes of them is right.
+        harmless = caller is not None and caller[0] is Verdict.PROVEN
+        results: list[_Found] = []
+        for key in call.computed:
+            verdict, reason = self._of_tensor(call, key)
+            if verdict is Verdict.DIFFERENT and reason.endswith(_INSTEAD) and harmless:
+                verdict, reason = Verdict.NOT_FOUND, f"{reason}; its caller's result is right all the same"
+            results.append((verdict, reason))
+        return max(results, key=lambda one: _ORDER.index(one[0]), default=(Verdict.UNCHANGED, ""))
 
     def _of_tensor(self, call: ModuleCall, key: str) -> _Found:
         keys = self._keys[call]
-        makers = self.makers.get(key, [])
+        makers = self.observed.makers.get(key, [])
         if any(self.regions.holds(value, keys) for value in makers):
             return (Verdict.PROVEN if self._tells(key) else Verdict.CONSTANT), ""
         empty = not any(one in self.regions for one in keys)
@@ -116,6 +107,8 @@ class Judge:
             return absent
         if makers:
             return self._made_elsewhere(call, key, makers, absent)
+        if any(self.regions.holds(value, keys) for value in self.observed.shuffled.get(key, ())):
+            return Verdict.PROVEN, "in another order"
         fused = next((other for other in self._made_of(call, key) if self._makes_any(keys, other)), None)
         if fused is not None:
             return Verdict.FUSED, f"fused with {fused}"
@@ -143,7 +136,7 @@ class Judge:
     def _is_swallowed(self, owner: CallKey) -> bool:
         """Whether nothing makes what this call itself returned: then its operations do the work of others as well."""
         call = self._calls.get(owner)
-        return call is not None and bool(call.computed) and not any(map(self.makers.get, call.computed))
+        return call is not None and bool(call.computed) and not any(map(self.observed.makers.get, call.computed))
 
     def _made_of(self, call: ModuleCall, key: str) -> Iterator[ModuleCall]:
         """The calls that worked on a tensor which the model does not make, and on what they made of it, and so on."""
@@ -154,24 +147,38 @@ class Judge:
                 if other not in seen:
                     seen.add(other)
                     yield other
-                    waiting += [one for one in other.computed if not self.makers.get(one)]
+                    waiting += [one for one in other.computed if not self.observed.makers.get(one)]
 
-    def _makes_any(self, keys: Iterable[CallKey], call: ModuleCall) -> bool:
+    def _makes_any(self, keys: Collection[CallKey], call: ModuleCall) -> bool:
         return any(
             self.regions.holds(value, keys)
             for key in call.computed
             if self._tells(key)
-            for value in self.makers.get(key, ())
+            for value in self.observed.makers.get(key, ())
         )
 
-    def _instead(self, keys: Iterable[CallKey], key: str) -> ir.Value | None:
+    def _instead(self, keys: Collection[CallKey], key: str) -> ir.Value | None:
         """A value that leaves the region, of a returned tensor's type and shape, that equals none that was returned."""
-        for one in keys:
-            for value in self.regions.leaving(one):
-                looked = self.compared.get(value)
-                if looked is not None and not looked.equals and looked.kind == self.recording.tensors.kind(key):
-                    return value
+        for value in self.regions.leaving(keys):
+            looked = self.observed.compared.get(value)
+            if looked is not None and not looked.equals and looked.kind == self.recording.tensors.kind(key):
+                return value
         return None
+
+    def _leaks(self, call: ModuleCall) -> Iterator[str]:
+        """What crosses the edge of a call's region and was neither given to the call nor returned by it."""
+        keys = self._keys[call]
+        if "" in call.paths or not any(key in self.regions.nodes for key in keys):
+            return
+        known = {*call.took, *call.returned}
+        for way, values in (("enters", self.regions.entering(keys)), ("leaves", self.regions.leaving(keys))):
+            for value in values:
+                if value in self.regions.varying and not self._is_known(value, known):
+                    yield f"{value.name!r} {way} it"
+
+    def _is_known(self, value: ir.Value, keys: AbstractSet[str]) -> bool:
+        looked = self.observed.compared.get(value)
+        return looked is not None and (not looked.telling or not keys.isdisjoint(looked.equals))
 
     def _tells(self, key: str) -> bool:
         if key not in self._telling:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ class Regions:
         hidden: number of nodes of each region that stand in bodies of If, Loop and Scan, where no value can be read.
         keys: node of the main graph -> the calls whose region it is in, outermost first; empty if unknown.
         outputs: the outputs of the graph.
-        varying: the values of the main graph that depend on an input of the graph.
+        varying: the values of the main graph that depend on what an input of the graph holds, not on its shape alone.
     """
 
     nodes: dict[CallKey, list[ir.Node]] = field(default_factory=dict[CallKey, list[ir.Node]])
@@ -49,7 +49,7 @@ class Regions:
         for node in model.graph:
             keys = _keys(scope_of(node))
             regions.keys[node] = keys
-            if not regions.varying.isdisjoint((*node.inputs, *captures_of(node))):
+            if node.op_type not in _SHAPE_ONLY and not regions.varying.isdisjoint(_reads(node)):
                 regions.varying.update(node.outputs)
             for key in keys:
                 regions.nodes.setdefault(key, []).append(node)
@@ -80,13 +80,33 @@ class Regions:
         """Whether a value is the same whatever the model is given."""
         return value not in self.varying
 
-    def leaving(self, key: CallKey) -> Iterator[ir.Value]:
-        """The values that a region makes for others: used outside of it, or outputs of the graph."""
-        for node in self.nodes.get(key, ()):
+    def nodes_of(self, keys: Iterable[CallKey]) -> Iterator[ir.Node]:
+        """The nodes of these regions in the main graph, each once."""
+        yield from dict.fromkeys(node for key in keys for node in self.nodes.get(key, ()))
+
+    def entering(self, keys: Collection[CallKey]) -> Iterator[ir.Value]:
+        """The values that these regions read from outside, each once."""
+        read = dict.fromkeys(value for node in self.nodes_of(keys) for value in _reads(node))
+        yield from (value for value in read if not self.holds(value, keys))
+
+    def leaving(self, keys: Collection[CallKey]) -> Iterator[ir.Value]:
+        """The values that these regions make for others: used outside of them, or outputs of the graph."""
+        for node in self.nodes_of(keys):
             for value in node.outputs:
-                users = (usage.node for usage in value.uses())
-                if value in self.outputs or any(key not in self.keys.get(user, (key,)) for user in users):
+                if value in self.outputs or any(self._is_outside(usage.node, keys) for usage in value.uses()):
                     yield value
+
+    def _is_outside(self, node: ir.Node, keys: Collection[CallKey]) -> bool:
+        found = self.keys.get(node)
+        return found is not None and set(keys).isdisjoint(found)
+
+
+_SHAPE_ONLY = frozenset({"Shape", "Size"})
+
+
+def _reads(node: ir.Node) -> Iterator[ir.Value]:
+    yield from (value for value in node.inputs if value is not None)
+    yield from captures_of(node)
 
 
 def _keys(scope: Scope | None) -> tuple[CallKey, ...]:

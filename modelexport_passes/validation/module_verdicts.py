@@ -36,12 +36,23 @@ COMPARABLE = (*SHOWN_BY_NUMBERS, Verdict.NOT_FOUND, Verdict.DIFFERENT)
 
 @dataclass(frozen=True)
 class CallVerdict:
-    """What was found about one module call, and why."""
+    """What was found about one module call.
+
+    Attributes:
+        call: path and, from the second call on, ``@`` and its index.
+        class_name: qualified.
+        verdict: what was found.
+        reason: why, where that is not plain.
+        leaks: values that cross the edge of its region and that the call was neither given nor returned. In a plain
+            export they mean that operations of other calls are counted in, or own ones left out. Optimizers make them
+            too: one operation for two calls that compute the same.
+    """
 
     call: str
     class_name: str
     verdict: Verdict
     reason: str = ""
+    leaks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.call} ({self.class_name.rpartition('.')[2]}): {self.reason or self.verdict}"
@@ -62,6 +73,11 @@ class ModuleProof:
     def of(self, *verdicts: Verdict) -> list[CallVerdict]:
         """The calls with one of these verdicts."""
         return [one for one in self.verdicts if one.verdict in verdicts]
+
+    @property
+    def leaking(self) -> list[CallVerdict]:
+        """The calls whose region has an edge that the call had not."""
+        return [one for one in self.verdicts if one.leaks]
 
     @property
     def counts(self) -> dict[str, int]:

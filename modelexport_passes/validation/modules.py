@@ -6,21 +6,19 @@ with its inner values exposed; each tensor that a call returned is looked for am
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from modelexport_passes.errors import MissingDependencyError
-from modelexport_passes.exporting.tensor_store import Kind
 from modelexport_passes.inlining.inline import inline
 from modelexport_passes.validation.inputs import real_inputs
-from modelexport_passes.validation.intermediates import intermediates
-from modelexport_passes.validation.module_judge import Compared, Judge
+from modelexport_passes.validation.module_judge import Judge
 from modelexport_passes.validation.module_regions import Regions
 from modelexport_passes.validation.module_verdicts import ModuleProof
+from modelexport_passes.validation.observed_values import observe
 from modelexport_passes.validation.session import Array
-from modelexport_passes.validation.tensor_matching import TensorMatcher
 
 if TYPE_CHECKING:
     from modelexport_passes.exporting.module_calls import Recording
@@ -86,28 +84,4 @@ def prove_modules(
     flat = model.clone()
     inline(flat, lambda _: True)
     regions = Regions.of(flat)
-    tensors = recording.tensors
-    computed = dict.fromkeys(key for call in recording.calls for key in call.computed)
-    matcher = TensorMatcher(tensors, computed, tolerance)
-    largest = max((tensors.kind(key).nbytes for key in computed), default=0)
-    makers: dict[str, list[ir.Value]] = {}
-    compared: dict[ir.Value, Compared] = {}
-    for value, array in intermediates(flat, inputs, list(_candidates(flat, matcher)), limit=memory, unknown=largest):
-        compared[value] = Compared(Kind(array.dtype, array.shape), matcher.equals_of(array))
-        for key in compared[value].equals:
-            makers.setdefault(key, []).append(value)
-    return Judge(recording, regions, makers, compared).proof()
-
-
-def _candidates(model: ir.Model, matcher: TensorMatcher) -> Iterator[ir.Value]:
-    """The values of the main graph whose type and shape, as far as they are known, are those of a recorded tensor."""
-    for node in model.graph:
-        for value in node.outputs:
-            if not value.name or value.dtype is ir.DataType.STRING:
-                continue
-            if value.type is not None and not isinstance(value.type, ir.TensorType):
-                continue
-            dtype = value.dtype.numpy() if value.dtype is not None else None
-            shape = None if value.shape is None else [dim if isinstance(dim, int) else None for dim in value.shape]
-            if matcher.may_equal(dtype, shape):
-                yield value
+    return Judge(recording, regions, observe(flat, inputs, recording, tolerance=tolerance, memory=memory)).proof()

@@ -51,11 +51,15 @@ class TensorMatcher:
         tensors: where they are.
         keys: those to look among.
         tolerance: largest difference, relative to the spread of the tensor; the default of its type if None.
+        ordered: False compares the elements in whatever order they are.
     """
 
-    def __init__(self, tensors: TensorStore, keys: Iterable[str], tolerance: float | None = None) -> None:
+    def __init__(
+        self, tensors: TensorStore, keys: Iterable[str], tolerance: float | None = None, *, ordered: bool = True
+    ) -> None:
         self._tensors = tensors
         self._tolerance = tolerance
+        self._ordered = ordered
         by_kind: dict[tuple[np.dtype[Any], tuple[int, ...]], list[str]] = {}
         for key in dict.fromkeys(keys):
             kind = tensors.kind(key)
@@ -77,14 +81,15 @@ class TensorMatcher:
         if group is None:
             return []
         tolerance = self._tolerance_of(array)
-        sample = _numbers(array.reshape(-1)[group.positions])
-        alike = _equal(sample, group.samples, group.spreads[:, None] * tolerance, tolerance).all(axis=1)
-        return [group.keys[row] for row in np.flatnonzero(alike) if self._is_equal(array, group, int(row))]
-
-    def _is_equal(self, array: Array, group: _Group, row: int) -> bool:
-        tolerance = self._tolerance_of(array)
-        reference = _numbers(self._tensors.load(group.keys[row]))
-        return bool(_equal(_numbers(array), reference, group.spreads[row] * tolerance, tolerance).all())
+        numbers = self._elements(array)
+        limits = group.spreads[:, None] * tolerance
+        alike = _equal(numbers[group.positions], group.samples, limits, tolerance).all(axis=1)
+        found: list[str] = []
+        for row in np.flatnonzero(alike):
+            reference = self._elements(self._tensors.load(group.keys[row]))
+            if _equal(numbers, reference, group.spreads[row] * tolerance, tolerance).all():
+                found.append(group.keys[row])
+        return found
 
     def _group(self, keys: list[str]) -> _Group:
         size = self._tensors.kind(keys[0]).size
@@ -92,10 +97,14 @@ class TensorMatcher:
         samples: list[Array] = []
         spreads: list[float] = []
         for key in keys:
-            numbers = _numbers(self._tensors.load(key)).reshape(-1)
+            numbers = self._elements(self._tensors.load(key))
             samples.append(numbers[positions])
             spreads.append(spread_of(numbers))
         return _Group(keys, positions, np.stack(samples), np.array(spreads))
+
+    def _elements(self, array: Array) -> Array:
+        numbers = _numbers(array).reshape(-1)
+        return numbers if self._ordered else np.sort(numbers)
 
     def _tolerance_of(self, array: Array) -> float:
         if array.dtype.kind in "biu":
