@@ -7,20 +7,40 @@ the fx node, which the exporter writes as the last entry of ``pkg.torch.onnx.nam
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import re
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias, TypedDict, Unpack, cast
 
 import torch
 
 from modelexport_passes.errors import ModelExportError
+from modelexport_passes.exporting.attempts import root_cause
+from modelexport_passes.exporting.huggingface.patches import repair_graph, transformers_model, transformers_patches
 from modelexport_passes.scopes.scope import Frame, Scope, Source, set_scope
 from modelexport_passes.scopes.torch_metadata import fx_node_name, module_path
 
+Translations: TypeAlias = Mapping[Any, Callable[..., Any]]
+
+_STRICT_CAPTURE = re.compile(r"strict=True\)`\.\.\. ✅")
+"""What torch prints when it has captured a model in its second way. There is no other word of it."""
+
 METADATA_OPSET = 18
 """The lowest opset that torch writes without a conversion that strips the metadata of all nodes."""
+
+
+class DynamoOptions(TypedDict):
+    """What is asked of torch's exporter; see `modelexport_passes.export`."""
+
+    opset: int | None
+    dynamic_shapes: Any
+    input_names: Sequence[str] | None
+    output_names: Sequence[str] | None
+    optimize: bool
 
 
 def export_dynamo(
@@ -28,33 +48,99 @@ def export_dynamo(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None,
     *,
-    opset: int | None,
-    dynamic_shapes: Any,
-    input_names: Sequence[str] | None,
-    output_names: Sequence[str] | None,
-    optimize: bool,
-) -> torch.onnx.ONNXProgram:
+    translations: Translations,
+    **options: Unpack[DynamoOptions],
+) -> tuple[torch.onnx.ONNXProgram, list[str]]:
     """Run torch's exporter, quietly.
+
+    Returns:
+        the program, and a note if torch captured the model in its second way.
 
     Raises:
         Exception: whatever torch raises; `modelexport_passes.exporting.export` says it in one line.
     """
-    with _quiet():
-        program = torch.onnx.export(  # pyright: ignore[reportUnknownMemberType]
-            model,
-            args,
-            kwargs=dict(kwargs) if kwargs else None,
-            opset_version=None if opset is None else max(opset, METADATA_OPSET),
-            dynamic_shapes=dynamic_shapes,
-            input_names=input_names,
-            output_names=output_names,
-            optimize=optimize,
-            dynamo=True,
-            verbose=False,
+    said = io.StringIO()
+    with _quiet(), contextlib.redirect_stdout(said):
+        program = _to_onnx(model, args, kwargs, translations, options, verbose=True)
+    if not _STRICT_CAPTURE.search(said.getvalue()):
+        return program, []
+    reason = _why_not_plain(model, args, kwargs)
+    return program, [
+        f"captured by TorchDynamo (strict), as a plain trace failed: {reason}",
+        "strict capture: scopes are torch's own, but a region compiled once is labelled as its first use everywhere",
+    ]
+
+
+def export_dynamo_as_transformers(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None,
+    *,
+    translations: Translations,
+    **options: Unpack[DynamoOptions],
+) -> torch.onnx.ONNXProgram:
+    """Run torch's exporter on a model of transformers while transformers' own rewrites for export are in force.
+
+    Raises:
+        Exception: whatever torch raises; `modelexport_passes.exporting.export` says it in one line.
+    """
+    inner = transformers_model(model)
+    assert inner is not None
+    with _quiet(), transformers_patches(inner) as theirs:
+        captured = torch.export.export(
+            model, args, dict(kwargs or {}), dynamic_shapes=_unnamed(options["dynamic_shapes"]), strict=False
         )
+        repair_graph(captured)
+        return _to_onnx(captured, (), None, {**theirs, **translations}, options)
+
+
+def _to_onnx(
+    model: torch.nn.Module | torch.export.ExportedProgram,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None,
+    translations: Translations,
+    options: DynamoOptions,
+    *,
+    verbose: bool = False,
+) -> torch.onnx.ONNXProgram:
+    opset = options["opset"]
+    program = torch.onnx.export(  # pyright: ignore[reportUnknownMemberType]
+        model,
+        args,
+        kwargs=dict(kwargs) if kwargs else None,
+        opset_version=None if opset is None else max(opset, METADATA_OPSET),
+        dynamic_shapes=options["dynamic_shapes"],
+        input_names=options["input_names"],
+        output_names=options["output_names"],
+        optimize=options["optimize"],
+        custom_translation_table=dict(translations),
+        dynamo=True,
+        verbose=verbose,
+    )
     if program is None:
         raise ModelExportError("dynamo export: torch returned no program; expected an ONNXProgram")
     return program
+
+
+def _why_not_plain(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> str:
+    """The error of torch's first way, which it keeps to itself when the second works."""
+    try:
+        torch.export.export(model, args, dict(kwargs or {}), strict=False)
+    except Exception as error:  # noqa: BLE001 - of any class, from the model's code too
+        return root_cause(error)
+    return "torch does not say why"
+
+
+def _unnamed(shapes: Any) -> Any:
+    """Dynamic shapes with dimensions given by name in the form that ``torch.export`` reads."""
+    if isinstance(shapes, str):
+        return torch.export.Dim.DYNAMIC
+    if isinstance(shapes, Mapping):
+        return {key: _unnamed(value) for key, value in cast("Mapping[Any, Any]", shapes).items()}
+    if isinstance(shapes, list | tuple):
+        values = [_unnamed(value) for value in cast("Sequence[Any]", shapes)]
+        return tuple(values) if isinstance(shapes, tuple) else values
+    return shapes
 
 
 def record_scopes(program: torch.onnx.ONNXProgram) -> int:
@@ -105,15 +191,20 @@ def _class_name(module_class: Any) -> str:
     return str(module_class)
 
 
+_NOISY = ("torch.onnx", "torch.export", "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
+
+
 @contextmanager
 def _quiet() -> Generator[None]:
-    """The exporter's warnings concern its own internals (torchvision's absence, pytree classes)."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """What torch logs on the way concerns its own internals, or a failure that it raises too."""
+    loggers = [logging.getLogger(name) for name in _NOISY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import onnx_ir as ir
 import torch
 from torch.utils import _pytree as pytree
 
-from modelexport_passes.errors import ConfigError, ModelExportError
-from modelexport_passes.exporting.dynamo import METADATA_OPSET, export_dynamo, exported_program_of, record_scopes
+from modelexport_passes.errors import ConfigError
+from modelexport_passes.exporting.attempts import Attempt, first_that_works
+from modelexport_passes.exporting.dynamo import (
+    METADATA_OPSET,
+    export_dynamo,
+    export_dynamo_as_transformers,
+    exported_program_of,
+    record_scopes,
+)
+from modelexport_passes.exporting.huggingface.patches import transformers_model
 from modelexport_passes.exporting.opset import convert_opset
 from modelexport_passes.exporting.record import ExportRecord, TorchRun, set_record
+from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.exporting.torchscript import export_torchscript
+from modelexport_passes.exporting.translations.table import translation_table
 from modelexport_passes.scopes.rebase import drop_wrapper
 from modelexport_passes.scopes.recover import recover
 
 Exporter = Literal["dynamo", "torchscript", "auto"]
 
 _Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-_Exported = tuple[ir.Model, _Arguments]
+_Exported = tuple[ir.Model, _Arguments, list[str]]
 
 
 def export(
@@ -39,6 +47,7 @@ def export(
     output_names: Sequence[str] | None = None,
     optimize: bool = False,
     root: str | None = None,
+    translations: Mapping[Any, Callable[..., Any]] | None = None,
 ) -> ir.Model:
     """Export a torch model to plain ONNX; every node carries the scope of the module call it came from.
 
@@ -47,51 +56,103 @@ def export(
         args: positional example inputs of ``forward``.
         kwargs: named example inputs of ``forward``.
         exporter: ``dynamo``; ``torchscript`` (deprecated by torch; traces, and takes models that dynamo does not); or
-            ``auto``: dynamo, then TorchScript, with the reason in the record's notes.
+            ``auto``: dynamo, for a Hugging Face model dynamo with the rewrites of transformers, then TorchScript. The
+            record's notes say which one was taken, why, and what that means for the scopes.
         opset: opset version of the result; the exporter's default if None.
         dynamic_shapes: as for ``torch.export``: per input, axis -> name of the dimension.
         input_names: names of the graph's inputs.
         output_names: names of the graph's outputs.
         optimize: let torch's exporter optimize. Off by default: a plain export is the faithful one.
         root: path of the submodule to take as the root of all scopes, for a model inside a wrapper made for export.
+        translations: operator (``"aten::cummax"``, or itself) -> function that writes it in ONNX, beside ours and
+            torch's and before them. For dynamo only.
 
     Returns:
         The model. `modelexport_passes.exporting.record.record_of` gives the example inputs and torch's own outputs.
 
     Raises:
         ModelExportError: the exporter failed: the one line that matters and the path of the full report.
-        ConfigError: ``exporter`` is none of the three, or ``root`` names no submodule.
+        ConfigError: ``exporter`` is none of the three, ``root`` names no submodule, or ``translations`` is wrong.
     """
     if exporter not in ("dynamo", "torchscript", "auto"):
         raise ConfigError(f"export: exporter {exporter!r}; expected 'dynamo', 'torchscript' or 'auto'")
+    if exporter == "torchscript" and translations:
+        raise ConfigError("export: translations are read by dynamo only; remove them, or take exporter 'dynamo'")
     if root:
         _check_submodule(model, root)
     started = time.perf_counter()
-    names = {"input_names": input_names, "output_names": output_names}
-
-    def dynamo() -> _Exported:
-        program = export_dynamo(
-            model, args, kwargs, opset=opset, dynamic_shapes=dynamic_shapes, optimize=optimize, **names
-        )
-        record_scopes(program)
-        return program.model, exported_program_of(program).example_inputs or (args, dict(kwargs or {}))
-
-    def torchscript() -> _Exported:
-        exported = export_torchscript(
-            model, args, kwargs, opset=opset, dynamic_shapes=dynamic_shapes, optimize=optimize, **names
-        )
-        return exported, (args, dict(kwargs or {}))
-
-    used, (exported, example), notes = _first_that_works(exporter, {"dynamo": dynamo, "torchscript": torchscript})
+    options = {
+        "opset": opset,
+        "dynamic_shapes": dynamic_shapes,
+        "input_names": input_names,
+        "output_names": output_names,
+        "optimize": optimize,
+    }
+    ways = _Ways(model, args, dict(kwargs or {}), options, translation_table(translations))
+    done = first_that_works(ways.attempts(exporter))
+    exported, example, notes = done.exported
     recover(exported)
-    if opset is not None and opset < METADATA_OPSET and used == "dynamo":
+    if opset is not None and opset < METADATA_OPSET and done.name.startswith("dynamo"):
         exported = convert_opset(exported, opset)
     if root:
         drop_wrapper(exported, root)
     inputs, outputs, more = _observe(model, args, kwargs, example, exported)
     run = TorchRun(model, args, dict(kwargs or {}), root or "")
-    set_record(exported, ExportRecord(used, inputs, outputs, notes + more, time.perf_counter() - started, run))
+    seconds = time.perf_counter() - started
+    set_record(exported, ExportRecord(done.name, inputs, outputs, [*done.notes, *notes, *more], seconds, run))
     return exported
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """The ways to export one model with the same arguments."""
+
+    model: torch.nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: dict[str, Any]
+    translations: dict[Callable[..., Any], Callable[..., Any]]
+
+    def attempts(self, exporter: Exporter) -> list[Attempt[_Exported]]:
+        dynamo = Attempt("dynamo", self._undisturbed(self.dynamo), "")
+        rewritten = Attempt(
+            "dynamo+transformers",
+            self._undisturbed(self.dynamo_as_transformers),
+            "scopes are torch's own; operations that a rewrite of the captured graph made are inferred",
+        )
+        torchscript = Attempt(
+            "torchscript",
+            self._undisturbed(self.torchscript),
+            "scopes are read from the names of operations, resolved with the model's modules, the rest inferred",
+        )
+        if exporter != "auto":
+            return [dynamo if exporter == "dynamo" else torchscript]
+        return [dynamo, *([rewritten] if transformers_model(self.model) is not None else []), torchscript]
+
+    def _undisturbed(self, way: Callable[[], _Exported]) -> Callable[[], _Exported]:
+        def run() -> _Exported:
+            with state_kept(self.model):
+                return way()
+
+        return run
+
+    def dynamo(self) -> _Exported:
+        captured = export_dynamo(self.model, self.args, self.kwargs, translations=self.translations, **self.options)
+        return self._recorded(*captured)
+
+    def dynamo_as_transformers(self) -> _Exported:
+        program = export_dynamo_as_transformers(
+            self.model, self.args, self.kwargs, translations=self.translations, **self.options
+        )
+        return self._recorded(program, [])
+
+    def torchscript(self) -> _Exported:
+        return export_torchscript(self.model, self.args, self.kwargs, **self.options), (self.args, self.kwargs), []
+
+    def _recorded(self, program: torch.onnx.ONNXProgram, notes: list[str]) -> _Exported:
+        record_scopes(program)
+        example = exported_program_of(program).example_inputs
+        return program.model, example or (self.args, self.kwargs), notes
 
 
 def _check_submodule(model: torch.nn.Module, root: str) -> None:
@@ -100,44 +161,6 @@ def _check_submodule(model: torch.nn.Module, root: str) -> None:
     except AttributeError as error:
         children = ", ".join(name for name, _ in model.named_children())
         raise ConfigError(f"export: root {root!r} is no submodule of {type(model).__name__} ({children})") from error
-
-
-def _first_that_works(
-    exporter: Exporter, exporters: Mapping[str, Callable[[], _Exported]]
-) -> tuple[str, _Exported, list[str]]:
-    """Try the exporter, or with ``auto`` each in turn; say why those before the one that worked did not."""
-    failures: list[str] = []
-    last: Exception | None = None
-    for name in exporters if exporter == "auto" else (exporter,):
-        try:
-            return name, exporters[name](), failures
-        # torch's exporters raise errors of every class there is, from their own and from the model's code; all mean
-        # the same here, and each is kept: in the next exporter's notes, or in the error raised below.
-        except Exception as error:  # noqa: BLE001
-            failures.append(f"{name}: {root_cause(error)}")
-            last = error
-    report = _write_report(last) if last is not None else None
-    raise ModelExportError(f"export failed: {'; '.join(failures)} (full report: {report})") from last
-
-
-def root_cause(error: BaseException) -> str:
-    """The one line that matters: the first line of the innermost error, with its class."""
-    seen: set[int] = set()
-    while id(error) not in seen:
-        seen.add(id(error))
-        inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        if inner is None:
-            break
-        error = inner
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else '(no text)'}"
-
-
-def _write_report(error: BaseException) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="mx-export-"))
-    report = folder / "export_error.txt"
-    report.write_text("".join(traceback.format_exception(error)))
-    return report
 
 
 def _observe(

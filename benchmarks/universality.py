@@ -1,0 +1,276 @@
+"""How universal the export is: every architecture of a file exported, its scopes counted, its numbers compared.
+
+    python benchmarks/universality.py                                   # the sample that the tests use
+    python benchmarks/universality.py --zoo zoo.jsonl --json rows.jsonl # a file of your own; a second run goes on
+
+Each case runs in a process of its own, with a time limit: exporters crash, hang, and leave state behind. A case agrees
+when onnxruntime, with its optimizations off, gives what torch gives: no element of an output is further off than
+``TOLERANCE`` of that output's spread, for the example inputs and for others of the same shapes. Weights are drawn so
+that outputs are of order one; near zero, any tolerance would pass.
+
+The table tells the exporter that was taken and why not the one before, from which source operations know their module
+call, and how far the numbers are apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+import modelexport_passes as mx
+from modelexport_passes.exporting.record import record_of
+from modelexport_passes.scopes.recover import scope_stats
+from modelexport_passes.scopes.walk import owned_nodes
+from modelexport_passes.validation.session import open_session, run_session
+from tests.zoo import DATA, TensorsOut, ZooCase, build
+
+TOLERANCE = 1e-3
+"""Of an output's spread. Float32 sums in another order differ by some 1e-6 of it; a wrong operation by far more."""
+
+Outcome = Literal["agrees", "ties", "differs", "not run", "failed"]
+
+
+@dataclass
+class Row:
+    """What came of one case.
+
+    Attributes:
+        name: model class.
+        arch: architecture.
+        outcome: ``agrees``; ``ties``: the same values in another order, as of equal scores; ``differs``; ``not run``:
+            onnxruntime refuses the model; ``failed``: no exporter takes it.
+        exporter: the one that was taken.
+        notes: why, and what else there is to know, a line each.
+        nodes: operations in the graph and its subgraphs.
+        sources: source of the scope -> operations.
+        unknown: operations whose scope no source tells.
+        error: largest difference, relative to the spread of the output it is in.
+        seconds: wall-clock time of the export.
+    """
+
+    name: str
+    arch: str
+    outcome: Outcome = "failed"
+    exporter: str = ""
+    notes: list[str] = field(default_factory=list)
+    nodes: int = 0
+    sources: dict[str, int] = field(default_factory=dict)
+    unknown: int = 0
+    error: float | None = None
+    seconds: float = 0.0
+
+
+def read_cases(path: Path, archs: set[str], *, every_class: bool) -> Iterator[ZooCase]:
+    """The cases of a file, one JSON object a line with the fields of `tests.zoo.ZooCase`; the first of each arch."""
+    seen: set[str] = set()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if (not archs or row["arch"] in archs) and (every_class or row["arch"] not in seen):
+            seen.add(row["arch"])
+            yield ZooCase(**{name: row[name] for name in ZooCase.__dataclass_fields__})
+
+
+# --- one case --------------------------------------------------------------------------------------------------------
+
+
+def measure(case: ZooCase) -> Row:
+    """Export and compare."""
+    row = Row(case.model_class, case.arch)
+    started = time.perf_counter()
+    model, inputs = build(case)
+    module, tensors = TensorsOut(model, list(inputs)).eval(), list(inputs.values())
+    try:
+        exported = mx.export(module, tuple(tensors), exporter="auto", root="model", input_names=list(inputs))
+    except mx.ModelExportError as error:
+        row.notes = [str(error).removeprefix("export failed: ").partition(" (full report")[0]]
+        return row
+    finally:
+        row.seconds = round(time.perf_counter() - started, 1)
+    record = record_of(exported)
+    assert record is not None
+    mx.RecoverScopes()(exported)
+    nodes = list(owned_nodes(exported.graph))
+    stats = scope_stats(nodes)
+    row.exporter, row.nodes, row.unknown = record.exporter, len(nodes), len(stats.unknown)
+    row.sources = {source.value: count for source, count in stats.by_source.items()}
+    row.outcome, row.error, notes = compare(exported, module, tensors)
+    row.notes = [*record.notes, *notes]
+    return row
+
+
+def compare(
+    exported: ir.Model, module: torch.nn.Module, inputs: list[torch.Tensor]
+) -> tuple[Outcome, float | None, list[str]]:
+    """Outcome, relative error and notes, over the example inputs and over others of the same shapes."""
+    try:
+        session = open_session(exported)
+        outcome, error, notes = _difference(session, module, inputs)
+        if outcome != "agrees":
+            return outcome, error, notes
+        others = [_other_values(tensor, number) for number, tensor in enumerate(inputs)]
+        outcome, again, notes = _difference(session, module, others)
+    except mx.VerificationError as refused:
+        return "not run", None, [str(refused)]
+    if outcome != "agrees":
+        notes.append("agrees for the example inputs only")
+    return outcome, max(error, again), notes
+
+
+def _difference(session: Any, module: torch.nn.Module, inputs: list[torch.Tensor]) -> tuple[Outcome, float, list[str]]:
+    try:
+        with torch.no_grad():
+            expected = [tensor.numpy() for tensor in module(*(tensor.clone() for tensor in inputs))]
+    except (RuntimeError, ValueError, IndexError) as error:
+        # Not every model takes every value; then there is nothing to compare with.
+        return "agrees", 0.0, [f"torch does not take other inputs: {type(error).__name__}"]
+    taken = {given.name for given in session.get_inputs()}
+    feeds = {name: tensor.numpy() for name, tensor in zip(module.names, inputs, strict=True) if name in taken}
+    outcome: Outcome = "agrees"
+    worst, notes = 0.0, []
+    outputs = zip([output.name for output in session.get_outputs()], run_session(session, feeds), expected, strict=True)
+    for name, ours, theirs in outputs:
+        error = _relative_error(ours, theirs)
+        worst = max(worst, error)
+        if error > TOLERANCE:
+            tied = ours.shape == theirs.shape and _relative_error(_ordered(ours), _ordered(theirs)) <= TOLERANCE
+            outcome = "ties" if tied and outcome != "differs" else "differs"
+            notes.append(f"{name} is {error:.1e} of its spread off" + (", in order only" if tied else ""))
+    return outcome, worst, notes
+
+
+def _relative_error(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> float:
+    """The largest difference as a part of the spread; infinite where shapes or the places of NaN differ."""
+    if ours.shape != theirs.shape:
+        return float("inf")
+    left, right = ours.astype(np.float64), theirs.astype(np.float64)
+    same = (left == right) | (np.isnan(left) & np.isnan(right))
+    if same.all():
+        return 0.0
+    spread = float(np.std(right[np.isfinite(right)])) or 1.0
+    off = np.abs(left - right)[~same]
+    return float("inf") if np.isnan(off).any() else float(off.max()) / spread
+
+
+def _ordered(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.sort(values, axis=None)
+
+
+def _other_values(tensor: torch.Tensor, number: int) -> torch.Tensor:
+    """Values of the same kind: integers and truths in another order, new normal numbers."""
+    if not tensor.is_floating_point():
+        return tensor.flatten().roll(1).reshape(tensor.shape)
+    if bool((tensor == tensor.flatten()[0]).all()):
+        return tensor
+    return torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1000 + number)).to(tensor.dtype)
+
+
+# --- all cases -------------------------------------------------------------------------------------------------------
+
+
+def measure_apart(case: ZooCase, limit: int) -> Row:
+    """Measure in a process of its own. It shares what is imported, and nothing that it does comes back."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(1, 2)
+        signal.alarm(limit)
+        try:
+            row = measure(case)
+        except Exception as error:  # noqa: BLE001 - of any class; it is a row of the table
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            row = Row(case.model_class, case.arch, "failed")
+            row.notes = [f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"]
+        with os.fdopen(writing, "w") as pipe:
+            json.dump(asdict(row), pipe)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if text:
+        return Row(**json.loads(text))
+    cause = f"more than {limit} s" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM else status
+    return Row(case.model_class, case.arch, "failed", notes=[f"the process ended without a result: {cause}"])
+
+
+def as_table(rows: list[Row]) -> str:
+    """Markdown: a line for each case, those that agree by the plain way last, and the totals."""
+    lines = ["| model | outcome | exporter | nodes | scopes | error | s | why |", "|---|---|---|--:|---|--:|--:|---|"]
+    for row in sorted(rows, key=lambda row: (row.outcome == "agrees", row.exporter == "dynamo", row.arch, row.name)):
+        scopes = ", ".join(f"{count} {source}" for source, count in row.sources.items())
+        scopes += f", {row.unknown} unknown" if row.unknown else ""
+        error = "" if row.error is None else f"{row.error:.0e}"
+        notes = "; ".join(row.notes).replace("|", "\\|")
+        cells = [row.name, row.outcome, row.exporter, row.nodes, scopes, error, f"{row.seconds:.0f}", notes]
+        lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
+    return "\n".join([*lines, "", totals(rows)])
+
+
+def totals(rows: list[Row]) -> str:
+    """How many of which outcome, by which exporter, and how many operations know their module call."""
+    outcomes = Counter(row.outcome for row in rows)
+    exporters = Counter(row.exporter for row in rows if row.exporter)
+    nodes, unknown = sum(row.nodes for row in rows), sum(row.unknown for row in rows)
+    sources: Counter[str] = Counter()
+    for row in rows:
+        sources.update(row.sources)
+    worst = max((row.unknown / row.nodes for row in rows if row.nodes), default=0.0)
+    return "\n".join(
+        [
+            f"{len(rows)} cases: " + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common()),
+            "exporters: " + ", ".join(f"{count} {exporter}" for exporter, count in exporters.most_common()),
+            f"{nodes} operations: " + ", ".join(f"{count} {source}" for source, count in sources.most_common()),
+            f"unknown: {unknown} ({100 * unknown / max(nodes, 1):.2f} %), at most {100 * worst:.2f} % of a model",
+        ]
+    )
+
+
+def main() -> int:
+    """Run the cases that have no row yet; print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--zoo", type=Path, default=DATA, help="cases, one JSON object a line")
+    parser.add_argument("--only", nargs="*", default=[], metavar="ARCH", help="these architectures")
+    parser.add_argument("--every-class", action="store_true", help="all model classes of an architecture")
+    parser.add_argument("--limit", type=int, default=600, help="seconds for one case")
+    parser.add_argument(
+        "--json", type=Path, help="where rows go, one a line; cases with a row are done"
+    )
+    chosen = parser.parse_args()
+    known = chosen.json.read_text(encoding="utf-8").splitlines() if chosen.json and chosen.json.exists() else []
+    rows = [Row(**json.loads(line)) for line in known]
+    done = {(row.arch, row.name) for row in rows}
+    torch.set_num_threads(1)
+    for case in read_cases(chosen.zoo, set(chosen.only), every_class=chosen.every_class):
+        if (case.arch, case.model_class) in done:
+            continue
+        row = measure_apart(case, chosen.limit)
+        rows.append(row)
+        print(f"{row.name}: {row.outcome} {row.exporter} {row.seconds:.0f} s", file=sys.stderr, flush=True)
+        if chosen.json:
+            with chosen.json.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(row)) + "\n")
+    print(as_table(rows))
+    return 0 if all(row.outcome in ("agrees", "ties") for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

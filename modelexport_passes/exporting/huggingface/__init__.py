@@ -1,0 +1,1 @@
+"""Hugging Face models: their export, their inputs and outputs, their caches."""

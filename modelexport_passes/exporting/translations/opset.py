@@ -1,0 +1,14 @@
+"""The ONNX operators that translations are written with."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from onnxscript.onnx_opset import opset18
+
+op: Any = opset18
+"""While torch's exporter traces, these make nodes; their declared types are those of eager execution."""
+
+torchlib: Any = importlib.import_module("onnxscript.function_libs.torch_lib.ops.core")
+"""Torch's own translations."""
