@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 from onnx import version_converter
+from onnxscript.optimizer import fold_constants  # pyright: ignore[reportUnknownVariableType]
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.scopes.carry import carry
@@ -12,11 +13,13 @@ from modelexport_passes.scopes.snapshot import take_snapshot
 
 
 def convert_opset(model: ir.Model, opset: int) -> ir.Model:
-    """The model at another opset of the default domain, each node with its scope.
+    """The model at another opset of the default domain, each node with its scope. Its constants are folded first.
 
     Raises:
         ModelExportError: onnx has no conversion for one of the operators.
     """
+    # The converter turns inputs into attributes where they are constants; a plain export computes some of them.
+    fold_constants(model)
     snapshot = take_snapshot(model)
     try:
         converted = version_converter.convert_version(ir.to_proto(model), opset)
