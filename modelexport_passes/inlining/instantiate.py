@@ -9,15 +9,12 @@ import onnx_ir as ir
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.inlining.originals import Originals
+from modelexport_passes.scopes.compose import scope_in_call
 from modelexport_passes.scopes.ledger import MODULE_KEY, ORIGIN_KEY, Call, Ledger
-from modelexport_passes.scopes.relative import to_absolute
 from modelexport_passes.scopes.scope import (
     SCOPE_KEY,
     Scope,
-    Source,
     format_frames,
-    parse_scope,
-    scope_of,
     set_scope,
 )
 from modelexport_passes.unique_names import Names
@@ -153,7 +150,7 @@ class _BodyCopy:
             **attributes,
         }
         # Metadata on the call of a function by others (torch's, of an operator) is true of what is in it.
-        self._own = own = MODULE_KEY in function.metadata_props
+        own = MODULE_KEY in function.metadata_props
         self._inherited = {} if own else {k: v for k, v in call.metadata_props.items() if k != SCOPE_KEY}
         self._values: Values = {}
         self._wanted: dict[ir.Value, str] = {}
@@ -284,18 +281,7 @@ class _BodyCopy:
 
     def _scope_of(self, node: ir.Node) -> Scope | None:
         """The scope of a node of the body, at the site."""
-        particular = self._particular.scopes.get(str(node.name))
-        if particular is not None:
-            return parse_scope(particular) if particular else None
-        scope = scope_of(node)
-        if scope is not None and not scope.relative:
-            return scope
-        if self._scope is None:
-            return None
-        if scope is None:
-            return None if self._own else self._scope.with_source(Source.INHERITED)
-        frames = to_absolute(scope.frames, self._scope.frames, self._particular.bases, inside=self._site.inside)
-        return Scope(frames, scope.source, relative=self._site.inside)
+        return scope_in_call(node, self._function, self._scope, self._particular, inside=self._site.inside)
 
 
 def _copy_value(value: ir.Value, name: str | None) -> ir.Value:

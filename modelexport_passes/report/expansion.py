@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from modelexport_passes.scopes.ledger import MODULE_KEY, Call, read_ledger
-from modelexport_passes.scopes.relative import to_absolute
-from modelexport_passes.scopes.scope import Frame, Scope, Source, format_scope, parse_scope, scope_of
+from modelexport_passes.scopes.compose import scope_in_call
+from modelexport_passes.scopes.ledger import Call, read_ledger
+from modelexport_passes.scopes.scope import Frame, Scope, Source, format_frames, scope_of
 from modelexport_passes.scopes.walk import owned_nodes
 
 Frames = tuple[Frame, ...]
@@ -78,21 +78,14 @@ def _entered(callee: ir.Function, inputs: list[ir.Value | None], scope: Scope | 
     return _Place(
         frames=scope.frames if scope else None,
         actuals=dict(zip(callee.inputs, inputs, strict=False)),
-        differs=place.calls.get(format_scope(scope), Call()) if scope else Call(),
+        differs=place.calls.get(format_frames(scope.frames), Call()) if scope else Call(),
         calls=place.calls,
         entered=(*place.entered, callee),
     )
 
 
 def _scope_at(node: ir.Node, place: _Place) -> Scope | None:
-    own = place.differs.scopes.get(node.name or "")
-    scope = parse_scope(own) if own else scope_of(node)
-    if scope is None:
-        # Bodies of other makers say nothing of modules: they run in the module that calls them.
-        foreign = bool(place.entered) and MODULE_KEY not in place.entered[-1].metadata_props
-        return Scope(place.frames, Source.INHERITED) if foreign and place.frames else None
-    if not scope.relative:
-        return scope
-    if place.frames is None:
-        return None
-    return Scope(to_absolute(scope.frames, place.frames, place.differs.bases), scope.source)
+    if not place.entered:
+        return scope_of(node)
+    call = Scope(place.frames) if place.frames else None
+    return scope_in_call(node, place.entered[-1], call, place.differs)

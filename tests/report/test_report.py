@@ -20,7 +20,7 @@ from modelexport_passes.report.diff import diff_models
 from modelexport_passes.report.tables import bytes_text, diff_table, module_tree_view
 from modelexport_passes.report.tree import module_tree
 from modelexport_passes.scopes.ledger import MODULE_KEY, Call, Ledger, write_ledger
-from modelexport_passes.scopes.scope import Frame, Scope, format_scope, set_scope
+from modelexport_passes.scopes.scope import Frame, Scope, format_frames, set_scope
 
 ROOT = Frame("", "m.Net")
 HEAD = '<ir_version: 10, opset_import: ["" : 20, "m" : 1]> g (float[2] x) => (float[2] y) '
@@ -62,7 +62,7 @@ def outlined() -> ir.Model:
     scale = model.functions["m", "Scale", ""]
     scale.metadata_props[MODULE_KEY] = "m.Scale"
     set_scope(scale[0], Scope((), relative=True))
-    second = format_scope(Scope((ROOT, block(1))))
+    second = format_frames((ROOT, block(1)))
     write_ledger(model, Ledger({second: Call(bases={"act": 1})}))
     return model
 
