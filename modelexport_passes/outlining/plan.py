@@ -15,7 +15,6 @@ from modelexport_passes.outlining.naming import Formal, function_identity, name_
 from modelexport_passes.outlining.placement import repair
 from modelexport_passes.outlining.regions import Frames, Region, Selection, find_regions
 from modelexport_passes.outlining.sharing import Bodies, Group, share
-from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 from modelexport_passes.unique_names import Names
 
 
@@ -175,16 +174,6 @@ def _name_functions(bodies: Bodies, taken: Collection[tuple[str, str]]) -> list[
             continue
         planned.add(group)
         domain, name = function_identity(group.body.frame)
-        formals = name_formals(group.columns, group.body, _value_names(group.body, bodies))
+        formals = name_formals(group.columns, group.body, bodies.value_names(bodies.layout[group.body]))
         plans.append(FunctionPlan(domain, names.setdefault(domain, Names()).take(name), group, formals))
     return plans
-
-
-def _value_names(region: Region, bodies: Bodies) -> set[str]:
-    """Names of the values made in a body, those in the bodies of its operations included."""
-    names = {str(wire.value.name) for item in bodies.layout[region] for wire in bodies.results_of(item)}
-    nodes = [item.node for item in bodies.layout[region] if isinstance(item, Op) and item.has_bodies]
-    for graph in [graph for node in owned_nodes(nodes) for graph in subgraphs_of(node)]:
-        names.update(str(value.name) for value in (*graph.inputs, *graph.initializers.values()))
-        names.update(str(value.name) for node in graph for value in node.outputs)
-    return names

@@ -122,10 +122,10 @@ class _Body:
         self._path = region.frame.path if region.frames else ""
         self._slots = None if slots is None else iter(slots)
         lasting = [item for item in items if not (isinstance(item, Op) and item.copy_of is not None)]
-        self._value_names = Names(
-            {*self._taken, *(str(wire.value.name) for item in lasting for wire in self._bodies.results_of(item))}
-        )
-        self._node_names = Names()
+        # Nodes and values that only move keep their names; calls and copies take what is left.
+        self._value_names = Names({*self._taken, *self._bodies.value_names(lasting)})
+        self._node_names = Names(name for item in lasting if isinstance(item, Op) and (name := item.node.name))
+        self._kept_names: set[str] = set()
         for item in items:
             made[item] = self._place(item) if isinstance(item, Op) else self._call(item)
         return [made[item] for item in items]
@@ -148,9 +148,15 @@ class _Body:
             for value in node.outputs:
                 value.name = self._value_names.take(str(value.name))
         for owned in owned_nodes([node]) if op.has_bodies else (node,):
-            owned.name = self._node_names.take(owned.name or owned.op_type)
+            owned.name = self._node_name(owned, moved=op.copy_of is None and owned is node)
         self.values.update(zip(op.outs, node.outputs, strict=True))
         return node
+
+    def _node_name(self, node: ir.Node, *, moved: bool) -> str:
+        if moved and node.name and node.name not in self._kept_names:
+            self._kept_names.add(node.name)
+            return node.name
+        return self._node_names.take(node.name or node.op_type)
 
     def _recapture(self, op: Op) -> None:
         """Let the bodies of an operation use what now stands for the values they captured."""

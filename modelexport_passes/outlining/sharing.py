@@ -17,6 +17,7 @@ from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.placement import return_to_original
 from modelexport_passes.outlining.regions import Region
+from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 
 Column = tuple[Wire, ...]
 _OUTSIDE = (-1, -1)
@@ -71,6 +72,17 @@ class Bodies:
     def results_of(self, item: Item) -> Sequence[Wire]:
         """What an item makes."""
         return item.outs if isinstance(item, Op) else self.results[item]
+
+    def value_names(self, items: Iterable[Item]) -> set[str]:
+        """Names of what these items make, and of what the bodies of operations make inside."""
+        names: set[str] = set()
+        for item in items:
+            names.update(str(wire.value.name) for wire in self.results_of(item))
+            if isinstance(item, Op) and item.has_bodies:
+                for graph in (graph for node in owned_nodes([item.node]) for graph in subgraphs_of(node)):
+                    names.update(str(value.name) for value in (*graph.inputs, *graph.initializers.values()))
+                    names.update(str(value.name) for node in graph for value in node.outputs)
+        return names
 
     def calls_in(self, region: Region) -> Iterable[Region]:
         """The calls in a body, in order."""
