@@ -23,7 +23,7 @@ LAYERS = [
     {"cli"},
     {"config", "pipeline", "report", "registry", "testing", "modules_as_functions"},
     {"builtin"},
-    {"scopes", "outlining", "inlining", "validation", "exporting", "tools"},
+    {"scopes", "outlining", "inlining", "validation", "exporting", "tools", "surgery"},
     {"pass_base", "unique_names", "garbage"},
     {"errors"},
 ]

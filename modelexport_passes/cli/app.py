@@ -19,6 +19,7 @@ VERBS = {
     "show": "Show a pass and its options.",
     "inspect": "Show the modules, functions and operations of a model.",
     "diff": "Compare models: nodes, initializers, functions, operation types.",
+    "extract": "Write one module call of a model as a model of its own.",
     "schema": "Print the JSON schema of pipeline files.",
 }
 """Verb -> what it does, in the order of the help. Verb ``x`` is the function ``x`` of ``cli/x.py``."""
