@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from modelexport_passes.pipeline.step import Step
     from modelexport_passes.pipeline.step_error import StepError
     from modelexport_passes.scopes.scope import Frame, Scope, scope_of
+    from modelexport_passes.surgery.extract import extract
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,7 @@ __all__ = [
     "VerificationError",
     "export",
     "export_modules_as_functions",
+    "extract",
     "load",
     "save",
     "scope_of",
@@ -70,6 +72,7 @@ _HOME = {
     "pipeline.step": ("Step",),
     "pipeline.step_error": ("StepError",),
     "scopes.scope": ("Frame", "Scope", "scope_of"),
+    "surgery.extract": ("extract",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
