@@ -5,8 +5,9 @@
     python -m benchmarks.attribution --zoo PATH --json out.json --keep DIR
 
 Each architecture is exported in a process of its own, with a time limit. A node is *right* when its whole stack is: all
-modules from the root on, each with the number of its call. It is an *ancestor* when the stack stops above the truth,
-and *wrong* otherwise. Nodes that the exporter made outside of every module have no truth and are counted by themselves.
+modules from the root on, each with the number of its call. It is of the right *module* when the innermost call is right
+and the stack is not; an *ancestor* when it was given to a module call further up its true stack; and *wrong*
+otherwise. Nodes that the exporter made outside of every module have no truth and are counted by themselves.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Row:
         condition: what recovery had to go by.
         nodes: nodes with a truth.
         right: nodes whose whole stack is right.
-        ancestor: nodes whose stack stops above the truth.
+        module: nodes whose innermost module call is right, and the stack around it is not.
+        ancestor: nodes given to a module call further up their true stack.
         wrong: nodes given to another module call.
         unknown: nodes given to none.
         exact: nodes that recovery calls exact.
@@ -59,6 +61,7 @@ class Row:
     condition: str
     nodes: int
     right: int
+    module: int
     ancestor: int
     wrong: int
     unknown: int
@@ -157,7 +160,7 @@ def _compare(arch: str, condition: str, model: ir.Model, recover: RecoverScopes)
         arch,
         condition,
         nodes=len(true),
-        **{key: verdicts[key] for key in ("right", "ancestor", "wrong", "unknown", "exact", "inferred")},
+        **{key: verdicts[key] for key in ("right", "module", "ancestor", "wrong", "unknown", "exact", "inferred")},
         exact_and_wrong=verdicts["exact_and_wrong"],
         untold=sum(1 for _ in owned_nodes(model.graph)) - len(true),
         seconds=round(seconds, 3),
@@ -190,7 +193,10 @@ def _verdict(truth: str, scope: Scope | None) -> str:
     given = _text(scope)
     if given == truth:
         return "right"
-    return "ancestor" if truth.startswith(given + "/") else "wrong"
+    *above, innermost = truth.split("/")
+    if given.rpartition("/")[2] == innermost:
+        return "module"
+    return "ancestor" if given.rpartition("/")[2] in above else "wrong"
 
 
 # --- running ---------------------------------------------------------------------------------------------------------
@@ -250,7 +256,7 @@ def run(case: ZooCase, conditions: Sequence[str], keep: Path | None, limit: floa
         except Empty:
             if process.is_alive() and time.monotonic() < deadline:
                 continue
-            failures.append(f"{case.arch}: " + ("no answer in time" if process.is_alive() else "the process died"))
+            failures.append(f"{case.arch}: " + ("no answer in time" if process.is_alive() else "the process failed"))
             break
         if kind == "end":
             break
@@ -268,10 +274,8 @@ def table(rows: Sequence[Row]) -> str:
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.condition].append(row)
-    lines = [
-        "| input | models | nodes | right | ancestor | wrong | unknown | exact and wrong | untold | s per 1000 nodes |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+    columns = ["input", "models", "nodes", *_SHARES, "exact and wrong", "untold", "s per 1000 nodes"]
+    lines = [f"| {' | '.join(columns)} |", f"|---|{'--:|' * (len(columns) - 1)}"]
     for condition in CONDITIONS:
         group = groups.get(condition)
         if not group:
@@ -287,7 +291,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-_SHARES = ("right", "ancestor", "wrong", "unknown")
+_SHARES = ("right", "module", "ancestor", "wrong", "unknown")
 
 
 def zoo(path: Path, archs: Sequence[str]) -> list[ZooCase]:
@@ -309,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--keep", type=Path, help="directory in which exports are kept and found again")
     parser.add_argument("--limit", type=float, default=600, help="seconds per architecture")
     parser.add_argument("--json", type=Path, help="write every row here")
-    parser.add_argument("--misses", action="store_true", help="print the wrong answers of each row")
+    parser.add_argument("--misses", type=int, default=0, help="print this many of the most frequent misses of each row")
     options = parser.parse_args(arguments)
     if options.keep:
         options.keep.mkdir(parents=True, exist_ok=True)
@@ -329,10 +333,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 file=sys.stderr,
                 flush=True,
             )
-            if options.misses:
-                print(*(f"    {count:5} {miss}" for miss, count in row.misses.items()), sep="\n", file=sys.stderr)
+            for miss, count in list(row.misses.items())[: options.misses]:
+                print(f"    {count:5} {miss}", file=sys.stderr)
     print(table(rows))
-    print(*(f"- did not export: {failure}" for failure in failures), sep="\n")
+    print(*(f"- no result: {failure}" for failure in failures), sep="\n")
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 

@@ -21,8 +21,9 @@ import torch
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.exporting.attempts import root_cause
 from modelexport_passes.exporting.huggingface.patches import repair_graph, transformers_model, transformers_patches
+from modelexport_passes.scopes.fusions import fused_kernel, keep_origins
 from modelexport_passes.scopes.scope import Frame, Scope, Source, set_scope
-from modelexport_passes.scopes.torch_metadata import fx_node_name, module_path
+from modelexport_passes.scopes.torch_metadata import NO_STACK, fx_node_name, module_path, one_root
 
 Translations: TypeAlias = Mapping[Any, Callable[..., Any]]
 
@@ -145,15 +146,34 @@ def _unnamed(shapes: Any) -> Any:
 
 def record_scopes(program: torch.onnx.ONNXProgram) -> int:
     """Write the scope of each node of the program's model whose fx node has a module stack. Returns how many."""
-    stacks = module_stacks(exported_program_of(program))
+    exported_program = exported_program_of(program)
+    stacks = module_stacks(exported_program)
+    readers = _stacks_of_readers(exported_program)
     recorded = 0
     for node in program.model.graph:
         name = fx_node_name(node)
         frames = stacks.get(name) if name is not None else None
         if frames:
-            set_scope(node, Scope(frames, Source.EXPORT))
+            scope = Scope(frames, Source.EXPORT)
+            kernel = fused_kernel(node)
+            owner = readers.get(str(kernel.name)) if kernel is not None else None
+            if owner:
+                keep_origins(node, Scope(owner, Source.EXPORT), scope)
+                scope = Scope(owner, Source.EXPORT)
+            set_scope(node, scope)
             recorded += 1
     return recorded
+
+
+def _stacks_of_readers(exported_program: torch.export.ExportedProgram) -> dict[str, tuple[Frame, ...]]:
+    """Parameter -> the module calls of the one operation that reads it; parameters read more than once are left out."""
+    parameters = exported_program.graph_signature.inputs_to_parameters
+    stacks = module_stacks(exported_program)
+    return {
+        parameters[node.name]: stacks[next(iter(node.users)).name]
+        for node in exported_program.graph.nodes
+        if node.name in parameters and len(node.users) == 1 and next(iter(node.users)).name in stacks
+    }
 
 
 def exported_program_of(program: torch.onnx.ONNXProgram) -> torch.export.ExportedProgram:
@@ -172,7 +192,7 @@ def module_stacks(exported_program: torch.export.ExportedProgram) -> dict[str, t
     return {
         node.name: frames_of_stack(node.meta["nn_module_stack"])
         for node in exported_program.graph.nodes
-        if node.meta.get("nn_module_stack")
+        if node.meta.get("nn_module_stack") and NO_STACK not in node.meta["nn_module_stack"]
     }
 
 
@@ -182,7 +202,7 @@ def frames_of_stack(stack: Mapping[str, tuple[str, Any]]) -> tuple[Frame, ...]:
     for key, (path, module_class) in stack.items():
         _, at, call = key.rpartition("@")
         frames.append(Frame(module_path(path), _class_name(module_class), int(call) if at and call.isdecimal() else 0))
-    return tuple(frames)
+    return one_root(tuple(frames))
 
 
 def _class_name(module_class: Any) -> str:

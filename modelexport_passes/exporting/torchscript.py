@@ -16,7 +16,6 @@ import onnx_ir as ir
 import torch
 
 from modelexport_passes.errors import ConfigError
-from modelexport_passes.scopes.modules import module_classes
 from modelexport_passes.scopes.recover import recover
 
 
@@ -55,7 +54,7 @@ def export_torchscript(
         exported = ir.load(str(path))  # pyright: ignore[reportUnknownMemberType]
         # The folder goes, and with it what a model over 2 GB keeps in files of its own.
         ir.external_data.load_to_model(exported)
-    recover(exported, source="name", classes=module_classes(model))
+    recover(exported, source="name", module=model)
     return exported
 
 

@@ -1,13 +1,14 @@
 """Scopes of operations that nothing names, from the operations around them.
 
 An operation on the way from one known operation to another lies in every module call that both lie in: what runs
-between two operations of a call runs in it. Constants, and what is computed from constants alone, belong to their user;
-so do the conversions of a quantized model.
+between two operations of a call runs in it. That holds along the flow of data and, where a file is in the order in
+which the model ran, along that order. Constants, and what is computed from constants alone, belong to their user; so do
+the conversions of a quantized model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -30,6 +31,14 @@ def infer_scopes(nodes: Sequence[ir.Node]) -> int:
     if not unknown:
         return 0
     flow = _Flow(nodes)
+    found = _told_neighbours(unknown, flow) if flow.told else _concluded_neighbours(nodes, unknown, flow)
+    for node, frames in found.items():
+        set_scope(node, Scope(frames, Source.DATAFLOW))
+    return len(found)
+
+
+def _told_neighbours(unknown: Sequence[ir.Node], flow: _Flow) -> dict[ir.Node, _Frames]:
+    """A few operations among those that the exporter put into modules: helpers of them."""
     found: dict[ir.Node, _Frames] = {}
     for node in unknown:
         if node not in flow.constant and (frames := flow.between(node)):
@@ -39,9 +48,43 @@ def infer_scopes(nodes: Sequence[ir.Node]) -> int:
         serves = node in flow.constant or node.op_type in _CONVERSIONS
         if serves and (frames := flow.users(node, exact=node.op_type in _CONVERSIONS)):
             found[node] = flow.known[node] = frames
-    for node, frames in found.items():
-        set_scope(node, Scope(frames, Source.DATAFLOW))
-    return len(found)
+    return found
+
+
+def _concluded_neighbours(nodes: Sequence[ir.Node], unknown: Sequence[ir.Node], flow: _Flow) -> dict[ir.Node, _Frames]:
+    """Most operations, among the few that read parameters."""
+    in_order = _between_in_order(nodes, flow.known)
+    found: dict[ir.Node, _Frames] = {}
+    for node in unknown:
+        frames = in_order.get(node, ())
+        if node not in flow.constant and flow.is_between(node):
+            along = flow.between(node)
+            nested = along[: len(frames)] == frames or frames[: len(along)] == along
+            # Both say what the operation lies in: where they agree, the longer says more.
+            frames = max(frames, along, key=len) if nested or not frames else common_frames([frames, along])
+        if frames:
+            found[node] = frames
+    flow.known.update(found)
+    for node in reversed(unknown):
+        if node.op_type == "Constant" and (frames := flow.users(node, exact=True)):
+            found[node] = frames
+    return found
+
+
+def _between_in_order(nodes: Sequence[ir.Node], known: Mapping[ir.Node, _Frames]) -> dict[ir.Node, _Frames]:
+    """The module call that the known operations next before and next after lie in."""
+    before: dict[ir.Node, _Frames] = {}
+    last: _Frames = ()
+    for node in nodes:
+        last = known.get(node, last)
+        before[node] = last
+    found: dict[ir.Node, _Frames] = {}
+    following: _Frames = ()
+    for node in reversed(nodes):
+        following = known.get(node, following)
+        if before[node] and following:
+            found[node] = common_frames([before[node], following])
+    return found
 
 
 class _Flow:
@@ -49,13 +92,14 @@ class _Flow:
 
     Attributes:
         known: the frames of each operation whose scope is known.
+        told: operations that the exporter itself put into their module.
         constant: operations that depend on no input of the graph.
     """
 
     def __init__(self, nodes: Sequence[ir.Node]) -> None:
         scopes = {node: scope for node in nodes if (scope := scope_of(node)) is not None}
         self.known: dict[ir.Node, _Frames] = {node: scope.frames for node, scope in scopes.items()}
-        self._told = {node for node, scope in scopes.items() if scope.source.exact}
+        self.told = {node for node, scope in scopes.items() if scope.source.exact}
         self.constant: set[ir.Node] = set()
         for node in nodes:
             if all(value is None or _is_constant(value, self.constant) for value in node.inputs):
@@ -73,12 +117,16 @@ class _Flow:
             for other in neighbours(node):
                 if other in self.known:
                     if other not in self.constant or neighbours is _consumers:
-                        met.append((self.known[other], other in self._told))
+                        met.append((self.known[other], other in self.told))
                 elif other in reached:
                     met.append(reached[other])
             if met:
                 reached[node] = common_frames([frames for frames, _ in met]), all(told for _, told in met)
         return reached
+
+    def is_between(self, node: ir.Node) -> bool:
+        """Whether something is known on both sides."""
+        return node in self._before and node in self._after
 
     def between(self, node: ir.Node) -> _Frames:
         """The module call that an operation lies in by what is before and after it; empty if that does not tell."""

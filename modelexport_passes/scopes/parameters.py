@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
 import onnx_ir as ir
@@ -14,7 +14,7 @@ from modelexport_passes.scopes.scope import UNKNOWN_CLASS
 FOLDED_FROM = "pkg.onnxscript.optimizer.folded_from"
 _STATE_NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 # Operations that hand a weight on in another form.
-_VIEWS = frozenset(
+VIEWS = frozenset(
     {"Transpose", "Cast", "Identity", "DequantizeLinear", "QuantizeLinear", "Reshape", "Squeeze", "Unsqueeze", "Slice"}
 )
 _CHAIN = 6
@@ -39,6 +39,10 @@ class ParameterOwners:
                 while known is not None and owner not in known:
                     owner = owner.rpartition(".")[0]
                 self._owner[value] = owner
+
+    def add(self, owners: Mapping[ir.Value, str]) -> None:
+        """Take in owners that are known in another way than by name."""
+        self._owner.update(owners)
 
     def owner(self, value: ir.Value) -> str | None:
         """The path of the module that owns this initializer; None if its name does not tell."""
@@ -68,7 +72,7 @@ def read_initializers(node: ir.Node) -> Iterator[ir.Value]:
             if found is not None and _is_copy(found):
                 break
             producer = None if found is None else found.producer()
-            if producer is None or producer.op_type not in _VIEWS or not producer.inputs:
+            if producer is None or producer.op_type not in VIEWS or not producer.inputs:
                 break
             found = producer.inputs[0]
         if found is not None and (found.is_initializer() or _is_copy(found)):

@@ -10,13 +10,17 @@ from typing import Literal
 import onnx_ir as ir
 
 from modelexport_passes.scopes.dataflow import infer_scopes
+from modelexport_passes.scopes.modules import TorchModule, module_classes
+from modelexport_passes.scopes.ownership import scopes_from_parameters
 from modelexport_passes.scopes.parameters import ParameterOwners
-from modelexport_passes.scopes.scope import Scope, Source, scope_of, set_scope
+from modelexport_passes.scopes.reference import scopes_from_reference
+from modelexport_passes.scopes.scope import UNKNOWN_CLASS, Scope, Source, scope_of, set_scope
 from modelexport_passes.scopes.torch_metadata import scopes_from_metadata
 from modelexport_passes.scopes.torchscript_names import ModuleNames, scopes_from_names
+from modelexport_passes.scopes.values import owners_by_value
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 
-SourceChoice = Literal["auto", "metadata", "name"]
+SourceChoice = Literal["auto", "metadata", "name", "parameter"]
 """``auto``: every source, strongest first. Else: what that source tells, and what follows from it."""
 
 
@@ -38,12 +42,24 @@ class ScopeStats:
         return sum(count for source, count in self.by_source.items() if source.exact)
 
     @property
+    def coverage(self) -> float:
+        """The share of nodes whose scope is known at all."""
+        known = sum(self.by_source.values())
+        return known / (known + len(self.unknown)) if known + len(self.unknown) else 1.0
+
+    @property
     def inferred(self) -> int:
         """Nodes whose scope was concluded."""
         return sum(count for source, count in self.by_source.items() if not source.exact)
 
 
-def recover(model: ir.Model, *, source: SourceChoice = "auto", classes: Mapping[str, str] | None = None) -> bool:
+def recover(
+    model: ir.Model,
+    *,
+    source: SourceChoice = "auto",
+    module: TorchModule | None = None,
+    reference: ir.Model | None = None,
+) -> bool:
     """Write a scope on every node of the main graph and its subgraphs that a source can tell. Returns if any was new.
 
     A scope that a node already has is kept: it came from a source at least as strong.
@@ -51,20 +67,63 @@ def recover(model: ir.Model, *, source: SourceChoice = "auto", classes: Mapping[
     Args:
         model: changed in place. Function bodies are not visited: their scopes are relative to the function's module.
         source: which source to trust.
-        classes: module path -> qualified class of the torch model, when it is at hand.
+        module: the torch model, when it is at hand.
+        reference: the same model as another export, whose nodes have scopes.
     """
     nodes = list(model.graph)
+    classes = None if module is None else module_classes(module)
+    owners = parameter_owners(model.graph, module)
     changed = 0
-    owners = ParameterOwners(model.graph, classes)
     if source in ("auto", "metadata"):
         changed += _write_new(nodes, scopes_from_metadata(nodes, owners))
     if source in ("auto", "name"):
         modules = ModuleNames(owners.paths() if classes is None else classes, complete=classes is not None)
         everywhere = list(owned_nodes(model.graph))
         changed += _write_new(everywhere, scopes_from_names(everywhere, modules, owners))
+    if reference is not None and any(scope_of(node) is None for node in nodes):
+        changed += _write_new(nodes, scopes_from_reference(model.graph, reference.graph))
+    if source in ("auto", "parameter"):
+        changed += _write_new(nodes, scopes_from_parameters(nodes, owners, classes))
     changed += infer_scopes(nodes)
     changed += _inherit(nodes)
+    if reference is not None:
+        changed += _name_classes(owned_nodes(model.graph), _classes_of(reference))
     return changed > 0
+
+
+def parameter_owners(graph: ir.Graph, module: TorchModule | None = None) -> ParameterOwners:
+    """Who owns the parameters of a graph: by name, and by value where the torch model is at hand."""
+    if module is None:
+        return ParameterOwners(graph)
+    owners = ParameterOwners(graph, module_classes(module))
+    nameless = [value for value in graph.initializers.values() if owners.owner(value) is None]
+    owners.add(owners_by_value(nameless, module))
+    return owners
+
+
+def _classes_of(model: ir.Model) -> dict[str, str]:
+    scopes = (scope for node in owned_nodes(model.graph) if (scope := scope_of(node)) is not None)
+    frames = {frame for scope in scopes for frame in scope.frames if frame.class_name != UNKNOWN_CLASS}
+    return {frame.path: frame.class_name for frame in sorted(frames)}
+
+
+def _name_classes(nodes: Iterable[ir.Node], classes: Mapping[str, str]) -> int:
+    """Fill in the classes that were not told, where they are known."""
+    named = 0
+    for node in nodes:
+        scope = scope_of(node)
+        if scope is None or scope.relative:
+            continue
+        frames = tuple(
+            frame._replace(class_name=classes.get(frame.path, UNKNOWN_CLASS))
+            if frame.class_name == UNKNOWN_CLASS
+            else frame
+            for frame in scope.frames
+        )
+        if frames != scope.frames:
+            set_scope(node, Scope(frames, scope.source))
+            named += 1
+    return named
 
 
 def scope_stats(nodes: Iterable[ir.Node]) -> ScopeStats:

@@ -9,11 +9,12 @@ operations does (`modelexport_passes.scopes.calls`).
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from modelexport_passes.scopes.calls import Event, call_frames, call_tree
+from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
 from modelexport_passes.scopes.fusions import frames_of_owner, fused_kernel, keep_origins
 from modelexport_passes.scopes.parameters import ParameterOwners, literal_list, read_initializers
 from modelexport_passes.scopes.scope import Frame, Scope, Source
@@ -41,21 +42,17 @@ def fx_node_name(node: ir.Node) -> str | None:
 def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> dict[ir.Node, Scope]:
     """The scope of each node whose metadata tells its modules, calls numbered in the order of the graph."""
     told = {node: frames for node in nodes if (frames := frames_from_metadata(node))}
+    if not told:
+        return {}
     fused = {node: owner for node in told if (owner := _kernel_owner(node, owners)) is not None}
     norms = {node: told[node] for node in fused}
     told |= {node: frames_of_owner(told[node], owner) for node, owner in fused.items()}
     classes = {frame.path: frame.class_name for frames in told.values() for frame in frames}
-    events = [
-        Event(
-            tuple(frame.path for frame in frames[1:]),
-            kind=node.op_type,
-            reads=tuple(value.name for value in read_initializers(node)),
-            ends=node.op_type != "Constant",
-        )
-        for node, frames in told.items()
-    ]
+    events = _events(told, owners)
     root, innermost = call_tree(events)
-    framed = call_frames(root, innermost, {call: call.key for call in root.walk()}, classes)
+    paths = _paths(root, events)
+    classes |= {path: classes[call.key] for call, path in paths.items() if path not in classes}
+    framed = call_frames(root, innermost, paths, classes)
     scopes = {
         node: Scope(frames, Source.DATAFLOW if concluded else Source.METADATA)
         for node, (frames, concluded) in zip(told, framed, strict=True)
@@ -64,6 +61,56 @@ def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> d
         scopes[node] = scopes[node].with_source(max(scopes[node].source, Source.PARAMETER, key=lambda s: s.rank))
         keep_origins(node, scopes[node], Scope(norm, Source.METADATA))
     return scopes
+
+
+def _events(told: Mapping[ir.Node, tuple[Frame, ...]], owners: ParameterOwners) -> list[Event]:
+    read = {node: list(read_initializers(node)) for node in told}
+    readers = Counter(value for values in read.values() for value in values)
+    events: list[Event] = []
+    for node, frames in told.items():
+        # A parameter that several read may be tied, or one that the optimizer kept for all that are equal.
+        own = [owner for value in read[node] if readers[value] == 1 and (owner := owners.owner(value)) is not None]
+        events.append(
+            Event(
+                tuple(frame.path for frame in frames[1:]),
+                kind=node.op_type,
+                reads=tuple(value.name for value in read[node]),
+                ends=node.op_type != "Constant",
+                hints=tuple(_hint(own, frame.path) for frame in frames[1:]),
+            )
+        )
+    return events
+
+
+def _hint(owners: Sequence[str], path: str) -> str | None:
+    """The module that the owners lie in, where it is ``path`` or differs from it in numbers only."""
+    atoms = path.split(".")
+    found: set[str] = set()
+    for owner in owners:
+        prefix = owner.split(".")[: len(atoms)]
+        if len(prefix) == len(atoms) and all(
+            a == b or (a.isdecimal() and b.isdecimal()) for a, b in zip(prefix, atoms, strict=True)
+        ):
+            found.add(".".join(prefix))
+    return found.pop() if len(found) == 1 else None
+
+
+def _paths(root: Call, events: Sequence[Event]) -> dict[Call, str]:
+    """The path of each call: as the metadata says, but where all parameters read in it are of another item of its list.
+
+    A region that is compiled once is labelled with its first use by ``torch.export(strict=True)``.
+    """
+    paths = {root: ""}
+    depths = {root: 0}
+    for call in root.walk():
+        assert call.parent is not None
+        depths[call] = depth = depths[call.parent] + 1
+        before, after = call.parent.key, paths[call.parent]
+        inside = call.key.startswith(f"{before}.") and before != after
+        path = after + call.key[len(before) :] if inside else call.key
+        hints = {events[index].hints[depth - 1] for index in call.events if len(events[index].hints) >= depth} - {None}
+        paths[call] = hints.pop() or path if len(hints) == 1 else path
+    return paths
 
 
 def _kernel_owner(node: ir.Node, owners: ParameterOwners) -> str | None:
@@ -86,7 +133,12 @@ def _frames(names: str, classes: str) -> tuple[Frame, ...]:
     class_names = _read_list(classes)
     if len(paths) != len(class_names) or NO_STACK in paths:
         return ()
-    return tuple(Frame(module_path(path), name) for path, name in zip(paths, class_names, strict=True))
+    return one_root(tuple(Frame(module_path(path), name) for path, name in zip(paths, class_names, strict=True)))
+
+
+def one_root(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """The stack with the root once: a compiled region of a strict export has it as ``''`` and ``_export_root``."""
+    return frames[1:] if len(frames) > 1 and not frames[0].path and not frames[1].path else frames
 
 
 def _split_last(text: str) -> tuple[str, str | None]:

@@ -22,9 +22,6 @@ def strict() -> RoundTrip:
     return round_trip(program.model)
 
 
-@pytest.mark.xfail(
-    reason="torch writes blocks.1 for every later block, and the owner of a weight is not asked yet", strict=True
-)
 def test_blocks_are_told_apart_by_their_weights(strict: RoundTrip) -> None:
     """Three blocks with weights of their own are three module calls of three paths."""
     assert calls_text(operations(strict.plain)) == CASE.plain

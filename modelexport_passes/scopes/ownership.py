@@ -1,0 +1,139 @@
+"""Scopes from parameters: an operation that reads a module's parameters was made in a call of that module.
+
+Where nodes and values have lost their names, parameters mostly keep theirs. Their owners' paths tell the stack as far
+as paths can: a list or a dict of modules is never called and makes no frame. What stands between two such operations
+follows from them (`modelexport_passes.scopes.dataflow`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import onnx_ir as ir
+
+from modelexport_passes.scopes.calls import Event, call_frames, call_tree
+from modelexport_passes.scopes.parameters import VIEWS, ParameterOwners, read_initializers
+from modelexport_passes.scopes.scope import Frame, Scope, Source, scope_of
+
+_NEVER_CALLED = frozenset(
+    f"torch.nn.modules.container.{name}" for name in ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
+)
+_PRODUCTS = frozenset({"MatMul", "MatMulInteger", "Conv"})
+
+
+def scopes_from_parameters(
+    nodes: Sequence[ir.Node], owners: ParameterOwners, classes: Mapping[str, str] | None
+) -> dict[ir.Node, Scope]:
+    """The scope of each node without one that reads parameters of one module.
+
+    Args:
+        nodes: of one graph, in its order.
+        owners: who owns its parameters.
+        classes: module path -> class where the torch model is at hand.
+    """
+    told = _told_stacks(nodes)
+    found: dict[ir.Node, Scope] = {}
+    by_path: dict[ir.Node, str] = {}
+    for node in nodes:
+        path = None if scope_of(node) is not None or node.op_type in VIEWS else _owner(_read_owners(node, owners))
+        if path is None:
+            continue
+        stacks = told.get(path, set())
+        if len(stacks) == 1:
+            found[node] = Scope(next(iter(stacks)), Source.PARAMETER)
+        elif not stacks:
+            by_path[node] = path
+    frames = _Frames(owners, classes)
+    return found | _numbered(_without_tied(by_path, frames), frames)
+
+
+def _read_owners(node: ir.Node, owners: ParameterOwners) -> list[str]:
+    """The owners of the parameters that a node reads, or of the bias that is added to its product.
+
+    A folded weight has no name of its own.
+    """
+    read = owners.of(node)
+    if read or node.op_type not in _PRODUCTS or not any(value.is_initializer() for value in node.inputs if value):
+        return read
+    uses = list(node.outputs[0].uses())
+    return owners.of(uses[0].node) if len(uses) == 1 and uses[0].node.op_type == "Add" else []
+
+
+def _owner(paths: Sequence[str]) -> str | None:
+    """The module that owns all of these, or holds their owners."""
+    if not paths:
+        return None
+    split = [path.split(".") for path in paths]
+    low, high = min(split), max(split)
+    same = [a == b for a, b in zip(low, high, strict=False)]
+    common = low[: same.index(False) if False in same else len(same)]
+    return ".".join(common) if common or not any(paths) else None
+
+
+def _without_tied(paths: Mapping[ir.Node, str], frames: _Frames) -> dict[ir.Node, str]:
+    """Leave out an operation that reads a parameter of a module that is not running.
+
+    A tied parameter has one owner by name and several users. One that others read as well says where an operation
+    belongs only if the operations next to it are of the caller of that owner.
+    """
+    readers = Counter(value for node in paths for value in set(read_initializers(node)))
+    nodes = list(paths)
+    kept: dict[ir.Node, str] = {}
+    for place, node in enumerate(nodes):
+        path = paths[node]
+        caller = frames.called(path)[:-1]
+        beside = [
+            frames.called(paths[other]) for other in (*nodes[max(place - 1, 0) : place], *nodes[place + 1 : place + 2])
+        ]
+        shared = all(readers[value] > 1 for value in read_initializers(node))
+        if not shared or not caller or any(other[: len(caller)] == caller for other in beside):
+            kept[node] = path
+    return kept
+
+
+def _told_stacks(nodes: Iterable[ir.Node]) -> dict[str, set[tuple[Frame, ...]]]:
+    """Path -> the stacks of its calls that are known already, those around an operation included."""
+    stacks: dict[str, set[tuple[Frame, ...]]] = {}
+    for node in nodes:
+        scope = scope_of(node)
+        for depth, frame in enumerate(scope.frames if scope is not None else ()):
+            assert scope is not None
+            stacks.setdefault(frame.path, set()).add(scope.frames[: depth + 1])
+    return stacks
+
+
+def _numbered(paths: Mapping[ir.Node, str], frames: _Frames) -> dict[ir.Node, Scope]:
+    events = [
+        Event(
+            frames.called(path),
+            kind=node.op_type,
+            reads=tuple(value.name for value in read_initializers(node)),
+        )
+        for node, path in paths.items()
+    ]
+    root, innermost = call_tree(events)
+    framed = call_frames(root, innermost, {call: call.key for call in root.walk()}, frames.classes)
+    return {node: Scope(stack, Source.PARAMETER) for node, (stack, _) in zip(paths, framed, strict=True)}
+
+
+class _Frames:
+    """Which of the modules on a path are called."""
+
+    def __init__(self, owners: ParameterOwners, classes: Mapping[str, str] | None) -> None:
+        self.classes = owners.paths() if classes is None else classes
+        if classes is not None:
+            self._containers = {path for path, name in classes.items() if name in _NEVER_CALLED}
+        else:
+            # Children that are all numbers: a list of modules, or a Sequential that may or may not be called.
+            children: dict[str, bool] = {}
+            for path in self.classes:
+                parent, _, atom = path.rpartition(".")
+                children[parent] = children.get(parent, True) and atom.isdecimal()
+            self._containers = {path for path, numbers in children.items() if numbers}
+
+    def called(self, path: str) -> tuple[str, ...]:
+        """The modules on a path that have calls, outermost first, without the root."""
+        atoms = path.split(".") if path else []
+        prefixes = (".".join(atoms[:end]) for end in range(1, len(atoms) + 1))
+        return tuple(prefix for prefix in prefixes if prefix not in self._containers)

@@ -1,0 +1,222 @@
+"""Scopes from another file of the same model: an old, optimized or quantized one regains those of a fresh export.
+
+The two graphs are laid side by side in the order in which the model ran. Operations are the same that make a value of
+the same name or read a weight of the same values; between two such pairs the stretches are aligned by operators and the
+shapes of weights. What an operation of the file has no counterpart for was made of what stands in the gap.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import pairwise
+
+import onnx_ir as ir
+
+from modelexport_passes.scopes.parameters import VIEWS, read_initializers
+from modelexport_passes.scopes.scope import Frame, Scope, Source, common_frames, scope_of
+from modelexport_passes.scopes.values import signatures
+
+_SMALL = 250_000
+"""Cells of a table that is filled in full; longer stretches are aligned block by block."""
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the two graphs: its operations in order, without constants and views of weights.
+
+    Attributes:
+        nodes: the operations.
+        weights: per operation, the signatures of the weights it reads.
+        tokens: per operation, what it is aligned by.
+    """
+
+    nodes: list[ir.Node]
+    weights: list[tuple[Hashable, ...]]
+    tokens: list[Hashable]
+
+
+def scopes_from_reference(graph: ir.Graph, reference: ir.Graph) -> dict[ir.Node, Scope]:
+    """The scope of each operation of a graph that has a counterpart in the reference.
+
+    Args:
+        graph: of the file without scopes.
+        reference: the main graph of a model whose nodes have scopes.
+    """
+    mine, theirs = _side(graph), _side(reference)
+    named = _by_name(mine, theirs)
+    pairs = _increasing(named | _by_weight(mine, theirs, named))
+    found: dict[int, tuple[int, Source]] = {
+        left: (right, Source.NAME if left in named else Source.PARAMETER) for left, right in pairs
+    }
+    weighted = _aligned_weights(mine, theirs, pairs)
+    for left, right in _aligned(mine, theirs, weighted):
+        found.setdefault(left, (right, Source.DATAFLOW))
+    return _scopes(mine, theirs, found)
+
+
+def _side(graph: ir.Graph) -> _Side:
+    known = signatures(graph.initializers.values())
+    nodes: list[ir.Node] = []
+    weights: list[tuple[Hashable, ...]] = []
+    tokens: list[Hashable] = []
+    constant: set[ir.Value] = set()
+    for node in graph:
+        if node.op_type == "Constant" or (node.op_type in VIEWS and _views_weight(node, constant)):
+            constant.update(node.outputs)
+            continue
+        read = list(read_initializers(node))
+        nodes.append(node)
+        weights.append(tuple(known[value] for value in read if value in known))
+        shapes = [tuple(sorted(size for size in _shape(value) if size > 1)) for value in read]
+        large = tuple(shape for shape in shapes if len(shape) > 1)
+        tokens.append(("weights", large) if large else node.op_type)
+    return _Side(nodes, weights, tokens)
+
+
+def _views_weight(node: ir.Node, constant: set[ir.Value]) -> bool:
+    value = node.inputs[0] if node.inputs else None
+    return value is not None and (value.is_initializer() or value in constant)
+
+
+def _shape(value: ir.Value) -> Sequence[int]:
+    return value.shape.numpy() if value.shape is not None and value.shape.is_static() else ()
+
+
+# --- pairs -----------------------------------------------------------------------------------------------------------
+
+_Pairs = list[tuple[int, int]]
+
+
+def _by_name(mine: _Side, theirs: _Side) -> dict[int, int]:
+    """Operations of one operator that make a value of one name."""
+    places = {str(value.name): place for place, node in enumerate(theirs.nodes) for value in node.outputs if value.name}
+    found: dict[int, int] = {}
+    for place, node in enumerate(mine.nodes):
+        for value in node.outputs:
+            other = places.get(str(value.name))
+            if other is not None and theirs.nodes[other].op_type == node.op_type:
+                found[place] = other
+    return found
+
+
+def _by_weight(mine: _Side, theirs: _Side, taken: Mapping[int, int]) -> dict[int, int]:
+    """Operations that read a weight of the same values; where several do, in order, if they are as many."""
+    readers = _readers(theirs)
+    found: dict[int, int] = {}
+    for told, places in _readers(mine).items():
+        others = readers.get(told, [])
+        if len(others) == len(places):
+            found |= {left: right for left, right in zip(places, others, strict=True) if left not in taken}
+    return found
+
+
+def _readers(side: _Side) -> dict[Hashable, list[int]]:
+    readers: dict[Hashable, list[int]] = defaultdict(list)
+    for place, told in enumerate(side.weights):
+        for one in told:
+            readers[one].append(place)
+    return readers
+
+
+def _increasing(pairs: Mapping[int, int]) -> _Pairs:
+    """The longest chain of pairs that are in the same order on both sides."""
+    tails: list[int] = []
+    last: list[int] = []
+    before: dict[int, int | None] = {}
+    for left in sorted(pairs):
+        place = bisect_left(tails, pairs[left])
+        before[left] = last[place - 1] if place else None
+        tails[place : place + 1] = [pairs[left]]
+        last[place : place + 1] = [left]
+    chain: _Pairs = []
+    at = last[-1] if last else None
+    while at is not None:
+        chain.append((at, pairs[at]))
+        at = before[at]
+    return chain[::-1]
+
+
+# --- alignment -------------------------------------------------------------------------------------------------------
+
+
+def _aligned_weights(mine: _Side, theirs: _Side, pairs: _Pairs) -> _Pairs:
+    """The pairs, and between them the operations that read weights, aligned by the shapes of these."""
+    found: _Pairs = list(pairs)
+    for (a, b), (c, d) in _stretches(pairs, len(mine.nodes), len(theirs.nodes)):
+        left = [place for place in range(a, b) if isinstance(mine.tokens[place], tuple)]
+        right = [place for place in range(c, d) if isinstance(theirs.tokens[place], tuple)]
+        tokens = [mine.tokens[place] for place in left], [theirs.tokens[place] for place in right]
+        found += [(left[i], right[j]) for i, j in _common_subsequence(*tokens)]
+    return sorted(found)
+
+
+def _aligned(mine: _Side, theirs: _Side, pairs: _Pairs) -> _Pairs:
+    """The pairs, and all that aligns between them."""
+    found: _Pairs = list(pairs)
+    for (a, b), (c, d) in _stretches(pairs, len(mine.nodes), len(theirs.nodes)):
+        found += [(a + i, c + j) for i, j in _common_subsequence(mine.tokens[a:b], theirs.tokens[c:d])]
+    return sorted(found)
+
+
+def _stretches(pairs: _Pairs, left: int, right: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """What stands between the pairs on both sides, the ends included; empty ones left out."""
+    bounds = [(-1, -1), *pairs, (left, right)]
+    between = [((a + 1, c), (b + 1, d)) for (a, b), (c, d) in pairwise(bounds)]
+    return [(mine, theirs) for mine, theirs in between if mine[0] < mine[1] and theirs[0] < theirs[1]]
+
+
+def _common_subsequence(left: Sequence[Hashable], right: Sequence[Hashable]) -> _Pairs:
+    """The longest sequence that both hold, as pairs of places."""
+    if len(left) * len(right) > _SMALL:
+        blocks = SequenceMatcher(None, left, right, autojunk=False).get_matching_blocks()
+        return [(block.a + i, block.b + i) for block in blocks for i in range(block.size)]
+    lengths = [[0] * (len(right) + 1) for _ in range(len(left) + 1)]
+    for i in range(len(left) - 1, -1, -1):
+        row, below = lengths[i], lengths[i + 1]
+        for j in range(len(right) - 1, -1, -1):
+            row[j] = below[j + 1] + 1 if left[i] == right[j] else max(below[j], row[j + 1])
+    found: _Pairs = []
+    i = j = 0
+    while i < len(left) and j < len(right):
+        if left[i] == right[j] and lengths[i][j] == lengths[i + 1][j + 1] + 1:
+            found.append((i, j))
+            i, j = i + 1, j + 1
+        elif lengths[i + 1][j] >= lengths[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return found
+
+
+# --- scopes ----------------------------------------------------------------------------------------------------------
+
+
+def _scopes(mine: _Side, theirs: _Side, found: Mapping[int, tuple[int, Source]]) -> dict[ir.Node, Scope]:
+    stacks = [scope.frames if (scope := scope_of(node)) is not None else () for node in theirs.nodes]
+    scopes: dict[ir.Node, Scope] = {}
+    for place, (other, source) in found.items():
+        if stacks[other]:
+            scopes[mine.nodes[place]] = Scope(stacks[other], source)
+    ordered = sorted((place, other) for place, (other, _) in found.items())
+    for (a, b), (c, d) in _gaps(ordered, len(mine.nodes), len(theirs.nodes)):
+        frames = _of_gap(stacks, c, d)
+        if frames:
+            scopes |= {mine.nodes[place]: Scope(frames, Source.DATAFLOW) for place in range(a, b)}
+    return scopes
+
+
+def _gaps(pairs: _Pairs, left: int, right: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    bounds = [(-1, -1), *pairs, (left, right)]
+    between = [((a + 1, c), (b + 1, d)) for (a, b), (c, d) in pairwise(bounds)]
+    return [(mine, theirs) for mine, theirs in between if mine[0] < mine[1]]
+
+
+def _of_gap(stacks: Sequence[tuple[Frame, ...]], start: int, end: int) -> tuple[Frame, ...]:
+    """The module call of what stands in a gap of the reference; where it is empty, of what stands around it."""
+    inside = [frames for frames in stacks[start:end] if frames]
+    around = [frames for frames in (*stacks[max(start - 1, 0) : start], *stacks[end : end + 1]) if frames]
+    return common_frames(inside or around) if inside or around else ()
