@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -13,56 +13,50 @@ from modelexport_passes.scopes.walk import subgraphs_of
 def settle(graph: ir.Graph, nodes: Sequence[ir.Node], *, relative: bool) -> int:
     """Give scopes to new nodes by what they serve. Returns how many got one.
 
-    The module call of the operations that use its values, where these agree; else that of the operations that made
-    what it takes, where those agree; else the lowest that its users share. In a body without any known operation, that
-    of the operation that owns the body.
+    That is the lowest module call that all operations which use a node's values share; if none of these is known, the
+    lowest that the operations share whose values it takes. In a body without any known operation it is that of the
+    operation that owns the body.
 
     Args:
         graph: of which the nodes are, or its subgraphs.
         nodes: without a scope, in the order of the graph.
         relative: whether scopes are those of a function body.
     """
-    waiting = list(nodes)
-    for unanimous in (True, False):
-        before = -1
-        while waiting and before != len(waiting):
-            before = len(waiting)
-            # Users come later in the graph: backwards, a chain of new operations is settled in one sweep.
-            waiting = _sweep(waiting[::-1], relative=relative, unanimous=unanimous)[::-1]
-            waiting = _sweep(waiting, relative=relative, unanimous=unanimous)
+    # Users come later in the graph: backwards, a chain of new operations is settled in one sweep.
+    waiting = _sweep(nodes[::-1], _users, all_known=True, relative=relative)
+    waiting = _sweep(waiting, _users, all_known=False, relative=relative)
+    waiting = _sweep(waiting[::-1], _makers, all_known=False, relative=relative)
     left = set(waiting)
     left -= _inherit(graph, left)
     return len(nodes) - len(left)
 
 
-def _sweep(nodes: Iterable[ir.Node], *, relative: bool, unanimous: bool) -> list[ir.Node]:
+def _sweep(
+    nodes: Iterable[ir.Node],
+    neighbours_of: Callable[[ir.Node], Iterable[ir.Node]],
+    *,
+    all_known: bool,
+    relative: bool,
+) -> list[ir.Node]:
+    """Settle what can be by these neighbours; returns the rest."""
     left: list[ir.Node] = []
     for node in nodes:
-        users = _scopes(use.node for value in node.outputs for use in value.uses())
-        makers = _scopes(
-            producer for value in node.inputs if value is not None and (producer := value.producer()) is not None
-        )
-        scope = _agreed(users, unanimous=unanimous) or _agreed(makers, unanimous=unanimous)
-        if scope is None and not unanimous:
-            frames = common_frames([scope.frames for scope in (users or makers) if scope is not None] or [()])
-            scope = Scope(frames, Source.DATAFLOW, relative) if frames else None
-        if scope is None:
+        scopes = [scope_of(neighbour) for neighbour in dict.fromkeys(neighbours_of(node))]
+        known = [scope.frames for scope in scopes if scope is not None]
+        frames = common_frames(known) if known and not (all_known and len(known) < len(scopes)) else None
+        if frames is None or not (frames or relative):
             left.append(node)
         else:
-            set_scope(node, Scope(scope.frames, Source.DATAFLOW, relative))
+            set_scope(node, Scope(frames, Source.DATAFLOW, relative))
     return left
 
 
-def _scopes(nodes: Iterable[ir.Node]) -> list[Scope | None]:
-    return [scope_of(node) for node in dict.fromkeys(nodes)]
+def _users(node: ir.Node) -> Iterator[ir.Node]:
+    return (use.node for value in node.outputs for use in value.uses())
 
 
-def _agreed(scopes: Sequence[Scope | None], *, unanimous: bool) -> Scope | None:
-    """The one scope of all of these; if not ``unanimous``, of those that are known."""
-    known = [scope for scope in scopes if scope is not None]
-    if not known or any(scope.frames != known[0].frames for scope in known):
-        return None
-    return None if unanimous and len(known) < len(scopes) else known[0]
+def _makers(node: ir.Node) -> Iterator[ir.Node]:
+    return (producer for value in node.inputs if value is not None and (producer := value.producer()) is not None)
 
 
 def _inherit(nodes: Iterable[ir.Node], waiting: set[ir.Node]) -> set[ir.Node]:

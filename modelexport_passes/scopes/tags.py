@@ -6,7 +6,8 @@ The default form has one segment per frame, ``Class.attribute_path``, ``@k`` beh
 
 A path that does not extend the frame before it keeps its full form behind ``^`` (``Rotary.^rotary``), so that two
 module calls never share a tag. Inside a function body a tag is relative (``AttentionHead.attention/Linear.query``,
-``.`` for the module's own operations): joined to the tag of the call with ``/`` it is the tag of the operation.
+``.`` for the module's own operations): joined to the tag of the call with ``/`` it is the tag of the operation. There
+``^`` is before a path that does not lie in the module, ``^.`` before one that does and does not extend the one before.
 
 Other readers want other forms: a template over `TEMPLATE_FIELDS`, or one of `PRESETS`.
 
@@ -81,26 +82,28 @@ def render_tag(scope: Scope) -> str:
     """
     segments: list[str] = []
     before = ""
-    for depth, frame in enumerate(scope.frames):
-        segments.append(_segment(frame, before, root=depth == 0 and not scope.relative))
+    for frame in scope.frames:
+        attribute = _attribute(frame.path, before, relative=scope.relative)
+        name = escape(frame.short_class)
+        text = f"{name}.{attribute}" if attribute else name
+        segments.append(f"{text}@{frame.call}" if frame.call else text)
         before = frame.path
     if scope.relative:
         return "/".join(segments) or "."
     return "/" + "/".join(segments)
 
 
-def _segment(frame: Frame, before: str, *, root: bool) -> str:
-    name = escape(frame.short_class)
-    if frame.path.startswith("^") and not before.startswith("^"):
-        attribute = "^" + escape(frame.path[1:])
-    elif frame.path == before:
-        attribute = ""
-    elif not before or frame.path.startswith(before + "."):
-        attribute = escape(frame.path.removeprefix(before + ".") if before else frame.path)
-    else:
-        attribute = "^" + escape(frame.path)
-    text = name if not attribute and (root or frame.path == before) else f"{name}.{attribute}"
-    return f"{text}@{frame.call}" if frame.call else text
+def _attribute(path: str, before: str, *, relative: bool) -> str:
+    """A path as seen from the one before it: what it adds to that, or the whole of it behind a mark."""
+    if path == before:
+        return ""
+    if before and path.startswith(f"{before}."):
+        return escape(path[len(before) + 1 :])
+    if relative and path.startswith("^"):
+        return "^" + escape(path[1:])
+    if not before:
+        return escape(path)
+    return ("^." if relative else "^") + escape(path)
 
 
 def parse_tag(tag: str) -> Scope:
@@ -112,20 +115,25 @@ def parse_tag(tag: str) -> Scope:
     relative = not tag.startswith("/")
     frames: list[Frame] = []
     before = ""
-    for depth, segment in enumerate([] if tag == "." else tag.removeprefix("/").split("/")):
+    for segment in [] if tag == "." else tag.removeprefix("/").split("/"):
         head, _, call = segment.partition("@")
         name, _, attribute = head.partition(".")
         if not name or (call and not call.isdecimal()):
             raise ValueError(f"not a tag: {tag!r} (segment {segment!r}; expected Class.attribute_path@call)")
-        if attribute.startswith("^"):
-            path = ("^" if relative else "") + unescape(attribute[1:])
-        elif not attribute:
-            path = "" if depth == 0 else before
-        else:
-            path = f"{before}.{unescape(attribute)}" if before else unescape(attribute)
-        frames.append(Frame(path, unescape(name), int(call or 0)))
-        before = path
+        before = _path(attribute, before, relative=relative)
+        frames.append(Frame(before, unescape(name), int(call or 0)))
     return Scope(tuple(frames), relative=relative)
+
+
+def _path(attribute: str, before: str, *, relative: bool) -> str:
+    """The inverse of `_attribute`."""
+    if not attribute:
+        return before
+    if relative and attribute.startswith("^."):
+        return unescape(attribute[2:])
+    if attribute.startswith("^"):
+        return ("^" if relative else "") + unescape(attribute[1:])
+    return f"{before}.{unescape(attribute)}" if before else unescape(attribute)
 
 
 def check_template(template: str) -> None:

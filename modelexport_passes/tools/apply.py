@@ -77,6 +77,9 @@ def apply_tool(model: ir.Model, tool: Tool, on_functions: OnFunctions) -> Applie
         # A tool is foreign code and may raise anything; all of it means that there is no result.
         raise failed(tool.name, error) from error
     result = load(target)
+    for graph in (result.graph, *(function.graph for function in result.functions.values())):
+        if not _in_order(graph):  # onnxruntime's float16 converter appends what it puts in
+            graph.sort()
     _take_over(model, result)
     counts = carry(model, snapshot)
     if any(SCOPE_KEY in node.metadata_props for node in all_nodes(model)):
@@ -104,6 +107,15 @@ def _guard(model: ir.Model, tool: Tool, on_functions: OnFunctions) -> list[str]:
     result = inline(model, lambda _: True)
     retag(all_nodes(model), tag_templates(model))
     return [f"inlined {len(result.functions)} functions first: {tool.name} {tool.harm}"]
+
+
+def _in_order(graph: ir.Graph) -> bool:
+    made: set[ir.Node] = set()
+    for node in graph:
+        made.add(node)
+        if any(producer.graph is graph and producer not in made for producer in node.predecessors()):
+            return False
+    return True
 
 
 def _take_over(model: ir.Model, result: ir.Model) -> None:
