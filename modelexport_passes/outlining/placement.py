@@ -241,7 +241,7 @@ def _free_depths(ops: Iterable[Op]) -> dict[Op, int]:
 def _hoist_target(op: Op, root: Region, free: dict[Op, int], demanded: dict[Op, Region]) -> Region:
     """Where an operation goes: up to its readers if it may and must, else it stays."""
     home = op.region
-    if op not in free or home is root:
+    if op not in free or home is root or _stays_inside(op):
         return home
     readers = [reader.region for wire in op.outs for reader in wire.readers]
     if any(wire.is_output for wire in op.outs):
@@ -259,6 +259,14 @@ def _hoist_target(op: Op, root: Region, free: dict[Op, int], demanded: dict[Op, 
     while target.depth < free[op]:
         target = _step_down(target, home)
     return target
+
+
+def _stays_inside(op: Op) -> bool:
+    """The common case, found fast: all readers lie where the operation does."""
+    home = op.region
+    return all(reader.region is home for wire in op.outs for reader in wire.readers) and not any(
+        wire.is_output for wire in op.outs
+    )
 
 
 def _lies_in(region: Region, outer: Region) -> bool:

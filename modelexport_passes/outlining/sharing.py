@@ -108,8 +108,9 @@ def share(bodies: Bodies, *, lift: bool) -> None:
         if lift:
             _lift_differing(alike.values(), bodies)
         for instances in alike.values():
-            for compatible in _part_by_kinds(instances, bodies):
-                _add_group(compatible, bodies)
+            uses = {region: _outside_uses(region, bodies) for region in instances}
+            for compatible in _part_by_kinds(uses):
+                _add_group(compatible, uses, bodies)
 
 
 def _levels(bodies: Bodies) -> list[list[Region]]:
@@ -141,11 +142,11 @@ def _body_key(region: Region, bodies: Bodies, *, constant_values: bool) -> Hasha
     return (region.frame.class_name, tuple(rows))
 
 
-def _part_by_kinds(instances: Sequence[Region], bodies: Bodies) -> list[list[Region]]:
+def _part_by_kinds(uses: Mapping[Region, Sequence[Wire]]) -> list[list[Region]]:
     """Part regions whose inputs are known to differ in dtype or rank. What is unknown contradicts nothing."""
     parts: list[tuple[list[Kind], list[Region]]] = []
-    for region in instances:
-        kinds = [kind_of(wire) for wire in _outside_uses(region, bodies)]
+    for region, wires in uses.items():
+        kinds = [kind_of(wire) for wire in wires]
         for at, (known, members) in enumerate(parts):
             common = common_kinds(known, kinds)
             if common is not None:
@@ -172,12 +173,12 @@ def _unite_results(instances: Sequence[Region], bodies: Bodies) -> None:
         bodies.results[region] = [wires[at] for at in union]
 
 
-def _add_group(instances: list[Region], bodies: Bodies) -> None:
+def _add_group(instances: list[Region], uses: Mapping[Region, Sequence[Wire]], bodies: Bodies) -> None:
     _unite_results(instances, bodies)
     group = Group(len(bodies.groups), instances)
     # Slots that hold the same value in every instance are one column.
     numbers: dict[Column, int] = {}
-    for slot in zip(*(_outside_uses(region, bodies) for region in instances), strict=True):
+    for slot in zip(*(uses[region] for region in instances), strict=True):
         group.slots.append(numbers.setdefault(slot, len(numbers)))
     group.columns = list(numbers)
     bodies.groups.append(group)
