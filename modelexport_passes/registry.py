@@ -34,6 +34,7 @@ BUILTIN = {
     "outline": "modelexport_passes.builtin.outline:Outline",
     "inline": "modelexport_passes.builtin.inline:Inline",
     "validate": "modelexport_passes.builtin.validate:Validate",
+    "replace": "modelexport_passes.builtin.replace:Replace",
     "strip-metadata": "modelexport_passes.builtin.strip_metadata:StripMetadata",
     "onnxslim": "modelexport_passes.builtin.optimizers:OnnxSlim",
     "onnxsim": "modelexport_passes.builtin.optimizers:OnnxSim",
