@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from modelexport_passes.builtin.inline import Inline
     from modelexport_passes.builtin.outline import Outline
     from modelexport_passes.builtin.recover_scopes import RecoverScopes
+    from modelexport_passes.builtin.replace import Replace
     from modelexport_passes.builtin.validate import Validate
     from modelexport_passes.errors import ConfigError, MissingDependencyError, ModelExportError, VerificationError
     from modelexport_passes.exporting.export import export
@@ -40,6 +41,7 @@ __all__ = [
     "Outline",
     "Pipeline",
     "RecoverScopes",
+    "Replace",
     "RunContext",
     "RunReport",
     "RunResult",
@@ -61,6 +63,7 @@ _HOME = {
     "builtin.inline": ("Inline",),
     "builtin.outline": ("Outline",),
     "builtin.recover_scopes": ("RecoverScopes",),
+    "builtin.replace": ("Replace",),
     "builtin.validate": ("Validate",),
     "errors": ("ConfigError", "MissingDependencyError", "ModelExportError", "VerificationError"),
     "exporting.export": ("export",),
