@@ -117,8 +117,9 @@ class Judge:
 
     def _made_elsewhere(self, call: ModuleCall, key: str, makers: Sequence[ir.Value], absent: _Found) -> _Found:
         """What it means that only operations of other modules make a tensor that a call returned."""
-        places: dict[CallKey, ir.Value] = {}
-        beside = [other for other in self._computing[key] if other not in _running(call)]
+        places: dict[str, ir.Value] = {}
+        above = _running(call)
+        beside = [other for other in self._computing[key] if other not in above and call not in _running(other)]
         for value in makers:
             owner = self.regions.innermost(value)
             if owner is None:
@@ -129,8 +130,8 @@ class Judge:
                 return absent  # folded, and what it was folded into has these numbers again
             if self._is_swallowed(owner):
                 return absent[0], f"fused with {owner}"
-            places.setdefault(owner, value)
-        where = "; ".join(f"{value.name!r} of {owner}" for owner, value in places.items())
+            places.setdefault(self.regions.chain(value), value)
+        where = "; ".join(f"{value.name!r} in {chain}" for chain, value in places.items())
         return Verdict.DIFFERENT, f"what it returned is made elsewhere: {where}"
 
     def _is_swallowed(self, owner: CallKey) -> bool:
@@ -159,9 +160,10 @@ class Judge:
 
     def _instead(self, keys: Collection[CallKey], key: str) -> ir.Value | None:
         """A value that leaves the region, of a returned tensor's type and shape, that equals none that was returned."""
+        kind = self.recording.tensors.kind(key)
         for value in self.regions.leaving(keys):
             looked = self.observed.compared.get(value)
-            if looked is not None and not looked.equals and looked.kind == self.recording.tensors.kind(key):
+            if looked is not None and looked.kind == kind and not any(map(self._tells, looked.equals)):
                 return value
         return None
 
@@ -170,7 +172,9 @@ class Judge:
         keys = self._keys[call]
         if "" in call.paths or not any(key in self.regions.nodes for key in keys):
             return
-        known = {*call.took, *call.returned}
+        # Of an instance with several names the regions of all its calls are one.
+        calls = [call] if len(call.paths) == 1 else self.recording.calls
+        known = {key for one in calls if one.paths == call.paths for key in (*one.took, *one.returned)}
         for way, values in (("enters", self.regions.entering(keys)), ("leaves", self.regions.leaving(keys))):
             for value in values:
                 if value in self.regions.varying and not self._is_known(value, known):

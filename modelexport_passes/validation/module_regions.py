@@ -76,6 +76,12 @@ class Regions:
         keys = self.keys[producer] if producer is not None else ()
         return keys[-1] if keys else None
 
+    def chain(self, value: ir.Value) -> str:
+        """The calls in whose regions a value is made, outermost first, without the root if there are others."""
+        producer = value.producer()
+        keys = self.keys[producer] if producer is not None else ()
+        return " > ".join(map(str, keys[1:] or keys))
+
     def is_constant(self, value: ir.Value) -> bool:
         """Whether a value is the same whatever the model is given."""
         return value not in self.varying
