@@ -141,7 +141,7 @@ def _globs(patterns: Sequence[str]) -> Callable[[str], bool]:
 def repeated_blocks(stacks: Iterable[Frames]) -> frozenset[Frames]:
     """The outermost module calls that have like siblings and modules of their own: decoder layers, stages, experts.
 
-    Like siblings have one caller, one class, and one path but for its numbers: items of a ModuleList, or calls again.
+    Like siblings have one caller, one class, and one path but for its indices: items of a ModuleList, or calls again.
     """
     children: dict[Frames, dict[Frames, None]] = defaultdict(dict)
     for stack in stacks:
@@ -163,5 +163,5 @@ def repeated_blocks(stacks: Iterable[Frames]) -> frozenset[Frames]:
 
 
 def kind_of_call(frame: Frame) -> tuple[str, str]:
-    """Equal for items of one list and for calls of one module: the class, and the path but for its numbers."""
-    return (frame.class_name, re.sub(r"\d+", "#", frame.path))
+    """Equal for items of one list and for calls of one module: the class, and the path but for its indices."""
+    return (frame.class_name, ".".join("#" if atom.isdecimal() else atom for atom in frame.path.split(".")))

@@ -370,6 +370,18 @@ def test_selection(options: dict[str, object], functions: set[str]) -> None:
     assert set(function_calls(outlined(TWO_BLOCKS, TWO_BLOCKS_SCOPES, **options))) == functions
 
 
+def test_auto_takes_items_of_one_list_not_attributes_that_are_numbered() -> None:
+    """`layer1` and `layer2` hold the blocks; the blocks in them are what is repeated."""
+    text = "g (float[2,3] x) => (float[2,3] y) { a = Neg(x)  b = Neg(a)  c = Neg(b)  y = Neg(c) }"
+    scopes = {
+        "a": "/Net/Stage.layer1/Block.0/Neg.neg",
+        "b": "/Net/Stage.layer1/Block.1/Neg.neg",
+        "c": "/Net/Stage.layer2/Block.0/Neg.neg",
+        "y": "/Net/Stage.layer2/Block.1/Neg.neg",
+    }
+    assert set(function_calls(outlined(text, scopes, modules="auto"))) == {"Block"}
+
+
 def test_outlining_in_stages_ends_where_outlining_at_once_does() -> None:
     """Inner modules first, their blocks later: calls are operations of the block that holds them."""
     staged = scoped(TWO_BLOCKS, TWO_BLOCKS_SCOPES)
