@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -12,7 +14,8 @@ from modelexport_passes.builtin.converters import ConvertOpset, Float16
 from modelexport_passes.builtin.external import External
 from modelexport_passes.builtin.optimizers import OnnxRuntime, OnnxScriptOptimize, OnnxSim, OnnxSlim
 from modelexport_passes.builtin.quantizers import QuantizeDynamic, QuantizeStatic
-from modelexport_passes.errors import ConfigError, MissingDependencyError, ModelExportError
+from modelexport_passes.errors import ConfigError, MissingDependencyError, ModelExportError, VerificationError
+from modelexport_passes.pipeline import writing
 from modelexport_passes.scopes.scope import SCOPE_KEY
 from modelexport_passes.scopes.walk import all_nodes
 from modelexport_passes.tools import tool
@@ -194,3 +197,18 @@ def test_the_saved_file_holds_every_tag(model, tmp_path):
     nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
     assert len(nodes) == 4
     assert all("hierarchy_tag" in {entry.key for entry in node.metadata_props} for node in nodes)
+
+
+def test_a_tag_that_is_lost_in_saving_is_an_error(model, tmp_path, monkeypatch):
+    """The file is read again; what it lacks is told with the numbers."""
+
+    def save_without_one(model: ir.Model, path: Path) -> None:
+        model = model.clone()
+        del model.graph[0].metadata_props["hierarchy_tag"]
+        mx.save(model, path)
+
+    monkeypatch.setattr(writing, "save", save_without_one)
+    with pytest.raises(
+        VerificationError, match=r"the file holds .*'hierarchy_tag': 4.*, the model .*'hierarchy_tag': 5"
+    ):
+        mx.Pipeline([], output=tmp_path / "out.onnx").run(model)
