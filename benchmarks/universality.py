@@ -116,7 +116,7 @@ def measure(case: ZooCase) -> Row:
 
 
 def compare(
-    exported: ir.Model, module: torch.nn.Module, inputs: list[torch.Tensor]
+    exported: ir.Model, module: TensorsOut, inputs: list[torch.Tensor]
 ) -> tuple[Outcome, float | None, list[str]]:
     """Outcome, relative error and notes, over the example inputs and over others of the same shapes."""
     try:
@@ -133,7 +133,7 @@ def compare(
     return outcome, max(error, again), notes
 
 
-def _difference(session: Any, module: torch.nn.Module, inputs: list[torch.Tensor]) -> tuple[Outcome, float, list[str]]:
+def _difference(session: Any, module: TensorsOut, inputs: list[torch.Tensor]) -> tuple[Outcome, float, list[str]]:
     try:
         with torch.no_grad():
             expected = [tensor.numpy() for tensor in module(*(tensor.clone() for tensor in inputs))]
@@ -251,14 +251,14 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[], metavar="ARCH", help="these architectures")
     parser.add_argument("--every-class", action="store_true", help="all model classes of an architecture")
     parser.add_argument("--limit", type=int, default=600, help="seconds for one case")
-    parser.add_argument(
-        "--json", type=Path, help="where rows go, one a line; cases with a row are done"
-    )
+    parser.add_argument("--json", type=Path, help="where rows go, one a line; cases with a row are done")
     chosen = parser.parse_args()
     known = chosen.json.read_text(encoding="utf-8").splitlines() if chosen.json and chosen.json.exists() else []
     rows = [Row(**json.loads(line)) for line in known]
     done = {(row.arch, row.name) for row in rows}
     torch.set_num_threads(1)
+    # Imported here, once, and not by every process anew.
+    assert mx.export, mx.RecoverScopes
     for case in read_cases(chosen.zoo, set(chosen.only), every_class=chosen.every_class):
         if (case.arch, case.model_class) in done:
             continue

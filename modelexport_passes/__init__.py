@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from modelexport_passes.errors import ConfigError, MissingDependencyError, ModelExportError, VerificationError
     from modelexport_passes.exporting.export import export
     from modelexport_passes.exporting.files import load, save
+    from modelexport_passes.exporting.huggingface.export_hf import export_hf
     from modelexport_passes.modules_as_functions import export_modules_as_functions
     from modelexport_passes.pass_base import ModelPass, Outcome, RunContext
     from modelexport_passes.pipeline.pipeline import Pipeline, RunResult
@@ -51,6 +52,7 @@ __all__ = [
     "Validate",
     "VerificationError",
     "export",
+    "export_hf",
     "export_modules_as_functions",
     "extract",
     "load",
@@ -68,6 +70,7 @@ _HOME = {
     "errors": ("ConfigError", "MissingDependencyError", "ModelExportError", "VerificationError"),
     "exporting.export": ("export",),
     "exporting.files": ("load", "save"),
+    "exporting.huggingface.export_hf": ("export_hf",),
     "modules_as_functions": ("export_modules_as_functions",),
     "pass_base": ("ModelPass", "Outcome", "RunContext"),
     "pipeline.pipeline": ("Pipeline", "RunResult"),

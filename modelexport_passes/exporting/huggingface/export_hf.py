@@ -1,0 +1,133 @@
+"""``mx.export_hf``: a Hugging Face model by name or in memory -> plain ONNX with named inputs, outputs and scopes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, cast
+
+import onnx_ir as ir
+import torch
+
+from modelexport_passes.errors import ConfigError, ModelExportError
+from modelexport_passes.exporting.attempts import root_cause
+from modelexport_passes.exporting.export import Exporter, export
+from modelexport_passes.exporting.huggingface.decoder import cached_decoder
+from modelexport_passes.exporting.huggingface.encoder_decoder import seq2seq_part
+from modelexport_passes.exporting.huggingface.flat import Flat, by_argument, named_tensors
+from modelexport_passes.exporting.huggingface.inputs import AXES, example_inputs
+from modelexport_passes.exporting.huggingface.loading import WITH_PAST, load_model
+from modelexport_passes.exporting.huggingface.signature import Signature
+
+Part = Literal["encoder", "decoder", "decoder-with-past"]
+
+
+def export_hf(
+    model: str | os.PathLike[str] | torch.nn.Module,
+    *,
+    task: str | None = None,
+    part: Part | None = None,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    dynamic: bool = True,
+    dtype: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    exporter: Exporter = "auto",
+    opset: int | None = None,
+    optimize: bool = False,
+    translations: Mapping[Any, Callable[..., Any]] | None = None,
+) -> ir.Model:
+    """Export a Hugging Face model; every node carries the scope of the module call it came from.
+
+    Inputs and outputs have the names that the model gives them (``input_ids``, ``last_hidden_state``, nested ones as
+    ``hidden_states.0``). With a task that ends in ``-with-past`` a decoder takes its cache, ``past_key_values.0.key``,
+    and gives it, ``present.0.key``; one graph serves for a first run, on a cache of length 0, and for every later one.
+
+    Args:
+        model: a local folder or the name of a model on the hub, or a model of transformers (then ``task`` says only
+            whether it has a cache).
+        task: such as ``fill-mask``, ``text-generation-with-past``; None for the class that the weights were saved from.
+        part: of an encoder-decoder model: ``encoder``, ``decoder`` (the first run) or ``decoder-with-past`` (every
+            later one). None for the whole model without a cache.
+        inputs: example inputs by name, where those made from the configuration do not do.
+        dynamic: let batch and sequence lengths vary; False for the sizes of the example.
+        dtype: of the weights; None for the one they were saved in.
+        revision: branch, tag or commit on the hub.
+        trust_remote_code: run code that comes with the weights.
+        exporter: see `export`.
+        opset: see `export`.
+        optimize: see `export`.
+        translations: see `export`.
+
+    Returns:
+        The model; see `export`.
+
+    Raises:
+        ConfigError: the task or part is not known or not the model's; inputs are needed.
+        MissingDependencyError: transformers is not installed.
+        ModelExportError: the model cannot be loaded, does not run on the inputs, or is taken by no exporter.
+    """
+    if isinstance(model, torch.nn.Module):
+        if dtype is not None:
+            raise ConfigError("export_hf: dtype is for models that are loaded; this one is, in its own")
+        loaded = model
+    else:
+        loaded = load_model(model, task, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
+    signature = _signature(loaded, task, part, inputs)
+    names = list(signature.inputs)
+    flat = Flat(signature.model, names, signature.run).eval()
+    tensors = tuple(signature.inputs.values())
+    return export(
+        flat,
+        tensors,
+        exporter=exporter,
+        opset=opset,
+        dynamic_shapes=by_argument(signature.axes, names) if dynamic else None,
+        input_names=names,
+        output_names=_output_names(signature),
+        optimize=optimize,
+        root="model",
+        translations=translations,
+    )
+
+
+def _signature(
+    model: torch.nn.Module, task: str | None, part: Part | None, inputs: Mapping[str, torch.Tensor] | None
+) -> Signature:
+    encodes = bool(getattr(cast("Any", model).config, "is_encoder_decoder", False))
+    if part is not None and not encodes:
+        raise ConfigError(f"export_hf: part {part!r} is for encoder-decoder models; {type(model).__name__} is none")
+    if part is not None:
+        return seq2seq_part(model, part, inputs)
+    if task is not None and task.endswith(WITH_PAST):
+        if encodes:
+            expected = "part: encoder, decoder or decoder-with-past"
+            raise ConfigError(f"export_hf: {type(model).__name__} has its cache in parts of their own; give {expected}")
+        return cached_decoder(model, inputs)
+    return _whole(model, inputs)
+
+
+def _whole(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor] | None) -> Signature:
+    given = dict(inputs) if inputs is not None else example_inputs(model)
+    fixed: dict[str, Any] = {"return_dict": True}
+    if hasattr(cast("Any", model).config, "use_cache"):
+        fixed["use_cache"] = False
+
+    def run(**tensors: torch.Tensor) -> Mapping[str, Any]:
+        return model(**tensors, **fixed)
+
+    return Signature(model, given, AXES, run)
+
+
+def _output_names(signature: Signature) -> list[str]:
+    """The names of what the model returns, found by running it once."""
+    try:
+        with torch.no_grad():
+            results = signature.run(**{name: tensor.clone() for name, tensor in signature.inputs.items()})
+    # The model's own code runs here, and may raise anything.
+    except Exception as error:
+        what = ", ".join(f"{name}{list(tensor.shape)}" for name, tensor in signature.inputs.items())
+        text = f"export_hf: {type(signature.model).__name__} does not run on {what}: {root_cause(error)}"
+        raise ModelExportError(f"{text}; give inputs={{name: tensor}}") from error
+    names = [name for name, _ in named_tensors(results)]
+    return [f"output.{name}" if name in signature.inputs else name for name in names]
