@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from modelexport_passes.errors import ModelExportError
+from modelexport_passes.inlining.inside import record_differences, scopes_at_calls
 from modelexport_passes.inlining.instantiate import Instance, Instantiation, Site
 from modelexport_passes.inlining.originals import Originals
 from modelexport_passes.scopes.ledger import Ledger, read_ledger, write_ledger
@@ -51,6 +52,8 @@ def inline(model: ir.Model, selected: Selected, wanted: Callable[[Scope | None],
     check_no_recursion(model)
     _merge_opsets(model, chosen.values())
     ledger = read_ledger(model)
+    some_stay = bool(ledger.calls) and len(chosen) < len(model.functions) and wanted is None
+    before = scopes_at_calls(model, ledger, chosen) if some_stay else {}
     instantiation = Instantiation(chosen, ledger, wanted)
     names = Names(_value_names(model.graph))
     site = Site(names, Names(_node_names(model.graph)), Originals(model.graph, ledger, names), inside=False)
@@ -62,9 +65,13 @@ def inline(model: ir.Model, selected: Selected, wanted: Callable[[Scope | None],
             inner = Names(_value_names(function.graph))
             place = Site(inner, Names(_node_names(function.graph)), None, inside=True)
             _inline_in(function.graph, instantiation, place)
+            for domain in {node.domain for node in owned_nodes(function)}:
+                function.opset_imports.setdefault(domain, model.opset_imports.get(domain, 1))
     gone = [key for key in chosen if key not in _called(model)]
     for key in gone:
         del model.functions[key]
+    if some_stay:
+        record_differences(ledger, before, scopes_at_calls(model, ledger, ()))
     _tidy(model, {domain for domain, _, _ in gone}, ledger)
     return Inlined(instantiation.calls, gone)
 

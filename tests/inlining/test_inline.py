@@ -11,7 +11,7 @@ import pytest
 import modelexport_passes as mx
 from modelexport_passes.scopes.scope import Frame, Scope, Source, scope_of, set_scope
 from modelexport_passes.testing import assert_rewrites, model_of
-from tests.scoped_models import check, run, scoped, tags_in
+from tests.scoped_models import check, fingerprint, function_calls, run, scoped, tags_in
 
 X = {"x": np.arange(6, dtype=np.float32).reshape(2, 3) - 2}
 HEADER = '<ir_version: 10, opset_import: ["": 20, "f": 1]>'
@@ -252,6 +252,24 @@ def test_selective_inlining_recomposes_scopes_inside_of_functions() -> None:
     assert tags_in(model.functions["pkg", "Block", ""]) == [("Neg", "Neg.inner.neg"), ("Relu", ".")]
     mx.Inline()(model)
     assert tags_in(model.graph) == flat
+
+
+def test_inlining_in_stages_ends_where_inlining_at_once_does() -> None:
+    """What was particular to a call inside of a function that stays is kept: here, which call of `neg` it was."""
+    text = "g (float[2,3] x) => (float[2,3] y) { a = Neg(x)  b = Relu(a)  c = Neg(b)  y = Relu(c) }"
+    scopes = {
+        "a": "/Net/Block.block/Neg.neg",
+        "b": "/Net/Block.block",
+        "c": "/Net/Block.block@1/Neg.neg@1",
+        "y": "/Net/Block.block@1",
+    }
+    model = scoped(text, scopes)
+    flat = fingerprint(model)
+    mx.Outline()(model)
+    mx.Inline(modules=["*.Neg"])(model)
+    assert set(function_calls(model)) == {"Block"}
+    mx.Inline()(model)
+    assert fingerprint(model) == flat
 
 
 def test_a_model_without_functions_is_left_alone() -> None:
