@@ -41,17 +41,22 @@ class InputSection(Section):
     model: Identifier | None = Field(None, description="Path of an .onnx file.")
 
 
-class StepSection(Section):
-    """One pass and its options."""
+class PassSection(Section):
+    """A pass and its options."""
 
     pass_: Identifier = Field(
         alias="pass",
         description="A built-in pass, dist/name, the file stem in a pass_dir, or package.module:Class.",
     )
+    with_: dict[str, Any] | None = Field(None, alias="with", description="Options of the pass (mx-pipeline show PASS).")
+
+
+class StepSection(PassSection):
+    """One pass and its options."""
+
     id: Annotated[str, Field(pattern=r"^[^.\s]+$")] | None = Field(
         None, description="Name of the step in reports and overrides; by default the pass name."
     )
-    with_: dict[str, Any] | None = Field(None, alias="with", description="Options of the pass (mx-pipeline show PASS).")
 
 
 class OutputSection(Section):
