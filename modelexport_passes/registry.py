@@ -35,6 +35,7 @@ BUILTIN = {
     "inline": "modelexport_passes.builtin.inline:Inline",
     "validate": "modelexport_passes.builtin.validate:Validate",
     "replace": "modelexport_passes.builtin.replace:Replace",
+    "apply-inside": "modelexport_passes.builtin.apply_inside:ApplyInside",
     "strip-metadata": "modelexport_passes.builtin.strip_metadata:StripMetadata",
     "onnxslim": "modelexport_passes.builtin.optimizers:OnnxSlim",
     "onnxsim": "modelexport_passes.builtin.optimizers:OnnxSim",

@@ -15,7 +15,7 @@ from modelexport_passes.pass_base import ModelPass, Outcome
 from modelexport_passes.scopes.ledger import MODULE_KEY
 from modelexport_passes.scopes.tags import retag, tag_templates
 from modelexport_passes.scopes.walk import all_nodes, owned_nodes
-from modelexport_passes.surgery.body import drop_uncalled, reachable
+from modelexport_passes.surgery.body import drop_uncalled, fingerprint, reachable
 from modelexport_passes.surgery.replace import read_body, replaced
 from modelexport_passes.surgery.rooting import record_calls
 from modelexport_passes.surgery.upkeep import LedgerUpkeep
@@ -103,7 +103,9 @@ class Replace(ModelPass):
         # All are made before one is put in, so that a body that does not fit leaves the model as it was.
         functions = {key: replaced(model, model.functions[key], body) for key in chosen}
         retag(owned_nodes(node for function in functions.values() for node in function), tag_templates(model))
-        changed = [key for key, function in functions.items() if _bytes(function) != _bytes(model.functions[key])]
+        changed = [
+            key for key, function in functions.items() if fingerprint(function) != fingerprint(model.functions[key])
+        ]
         model.functions.update({key: functions[key] for key in changed})
         return changed
 
@@ -132,7 +134,3 @@ class Replace(ModelPass):
             if any(node.domain == domain for node in function.all_nodes()):
                 function.opset_imports[domain] = known
         return chosen
-
-
-def _bytes(function: ir.Function) -> bytes:
-    return ir.to_proto(function).SerializeToString(deterministic=True)

@@ -8,7 +8,8 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 
 from modelexport_passes.config.options import REQUIRED, options_of
-from modelexport_passes.config.schema import PipelineSection
+from modelexport_passes.config.schema import PassSection, PipelineSection
+from modelexport_passes.config.types import is_pass
 from modelexport_passes.registry import BUILTIN, Registry
 
 
@@ -34,8 +35,9 @@ def _options(registry: Registry, name: str, definitions: dict[str, Any]) -> dict
     for option in options_of(registry.load(name)):
         if option.annotation is None:
             continue
+        annotation = PassSection if is_pass(option.annotation) else option.annotation
         try:
-            adapter: TypeAdapter[Any] = TypeAdapter(option.annotation)
+            adapter: TypeAdapter[Any] = TypeAdapter(annotation)
             found = adapter.json_schema(ref_template="#/$defs/{model}")
         except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):
             continue  # a Python object: never in a file

@@ -6,21 +6,23 @@ import dataclasses
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from modelexport_passes.config.document import Document
 from modelexport_passes.config.problems import DocumentPath, Problem, render_path
-from modelexport_passes.config.types import describe
+from modelexport_passes.config.schema import PassSection
+from modelexport_passes.config.types import describe, is_pass
 from modelexport_passes.config.validation import check_value, unknown_key, value_at
-from modelexport_passes.errors import ModelExportError
+from modelexport_passes.errors import ConfigError, MissingDependencyError, ModelExportError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     PassClass: TypeAlias = type[ir.passes.PassBase]
+    Load: TypeAlias = Callable[[str], PassClass]
 
 REQUIRED: Any = dataclasses.MISSING
 """The default of an option that has none."""
@@ -67,10 +69,42 @@ def options_of(pass_class: PassClass) -> list[Option]:
     return found
 
 
+def build_named(
+    name: str, path: DocumentPath, document: Document, load: Load
+) -> tuple[ir.passes.PassBase | None, list[Problem]]:
+    """Make the pass that the mapping at a path names under ``pass``, with the options that it has under ``with``.
+
+    Args:
+        name: the name found there.
+        path: of the mapping.
+        document: the document.
+        load: name -> pass class.
+
+    Returns:
+        the pass (None if there are problems), and the problems.
+
+    Raises:
+        MissingDependencyError: the pass needs a package that is not installed.
+    """
+    here = (*path, "pass")
+    try:
+        pass_class = load(name)
+    except ConfigError as error:
+        return None, [Problem(document.place_of(here), render_path(here), str(error))]
+    except MissingDependencyError as error:
+        raise MissingDependencyError(f"{document.place_of(here)}: {render_path(here)}: {error}") from error
+    options = (*path, "with")
+    if options in document.marks and not isinstance(value_at(document.value, options), dict | None):
+        return None, []  # the check of the whole document tells it
+    return build_pass(pass_class, options, document, load)
+
+
 def build_pass(
-    pass_class: PassClass, path: DocumentPath, document: Document
+    pass_class: PassClass, path: DocumentPath, document: Document, load: Load
 ) -> tuple[ir.passes.PassBase | None, list[Problem]]:
     """Make a pass from the mapping of options at a path of a document; paths in it are relative to the file.
+
+    An option that is itself a pass is a mapping with the keys ``pass`` and ``with``, as a step is.
 
     Returns:
         the pass (None if there are problems), and the problems.
@@ -79,6 +113,7 @@ def build_pass(
     given = given or {}
     options = {option.name: option for option in options_of(pass_class)}
     values: dict[str, Any] = {}
+    passes: dict[str, Any] = {}
     problems: list[Problem] = []
     for key in given:
         here = (*path, key)
@@ -87,6 +122,9 @@ def build_pass(
         elif options[key].annotation is None:
             text = "can be set from Python only; remove it here"
             problems.append(Problem(document.place_of(here, key=True), render_path(here), text))
+        elif is_pass(options[key].annotation):
+            passes[key], found = _build_inner(here, document, load)
+            problems += found
         else:
             values[key], found = check_value(options[key].annotation, here, document)
             problems += found
@@ -98,10 +136,16 @@ def build_pass(
         return None, problems
     folder = Path(document.file).parent
     try:
-        return pass_class(**{key: relative_to(folder, value) for key, value in values.items()}), []
+        return pass_class(**{key: relative_to(folder, value) for key, value in values.items()}, **passes), []
     except (TypeError, ValueError, ModelExportError) as error:  # what constructors refuse options with
         problem = Problem(document.place_of(path), render_path(path), str(error))
         return None, [problem]
+
+
+def _build_inner(path: DocumentPath, document: Document, load: Load) -> tuple[ir.passes.PassBase | None, list[Problem]]:
+    """Make a pass that is an option of another."""
+    section, problems = check_value(PassSection, path, document)
+    return build_named(section.pass_, path, document, load) if section is not None else (None, problems)
 
 
 def relative_to(folder: Path, value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,8 @@ def _alternatives(annotation: Any) -> list[str]:
         return [f'"{value}"' if isinstance(value, str) else str(value) for value in args]
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return [f'"{member.value}"' for member in annotation]
+    if is_pass(annotation):
+        return ["a pass: a mapping with the keys pass, with"]
     if keys_of(annotation):
         return [f"a mapping with the keys {', '.join(keys_of(annotation))}"]
     if annotation in _WORDS:
@@ -70,10 +73,17 @@ def keys_of(annotation: Any) -> dict[str, Any]:
     """Key -> type of a mapping with fixed keys (a dataclass or one of our file's sections); else empty."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return {field.alias or name: field.annotation for name, field in annotation.model_fields.items()}
-    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation) and not is_pass(annotation):
         hints = typing.get_type_hints(annotation)
         return {field.name: hints[field.name] for field in dataclasses.fields(annotation) if field.init}
     return {}
+
+
+def is_pass(annotation: Any) -> bool:
+    """Whether a type is that of passes: in a file, a mapping as for a step."""
+    # Only what has imported onnx_ir can name its passes, and importing it here would take a second.
+    onnx_ir = sys.modules.get("onnx_ir")
+    return onnx_ir is not None and isinstance(annotation, type) and issubclass(annotation, onnx_ir.passes.PassBase)
 
 
 def type_at(annotation: Any, path: DocumentPath) -> Any:

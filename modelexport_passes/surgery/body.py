@@ -132,3 +132,14 @@ def drop_uncalled(model: ir.Model, called_before: set[ir.OperatorIdentifier]) ->
         own = {node.domain for node in owned_nodes(function)}
         for domain in {domain for domain, _, _ in gone} - own:
             function.opset_imports.pop(domain, None)
+
+
+def fingerprint(function: ir.Function) -> bytes:
+    """All of a function, metadata included, whatever the order of its imports and metadata."""
+    proto = ir.to_proto(function)
+    imports = sorted((entry.domain, entry.version) for entry in proto.opset_import)
+    metadata = [sorted((entry.key, entry.value) for entry in owner.metadata_props) for owner in (proto, *proto.node)]
+    del proto.opset_import[:], proto.metadata_props[:]
+    for node in proto.node:
+        del node.metadata_props[:]
+    return proto.SerializeToString(deterministic=True) + repr((imports, metadata)).encode()
