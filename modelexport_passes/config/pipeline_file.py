@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from modelexport_passes.config.document import Document, as_list, as_mapping, load_document
 from modelexport_passes.config.factory import check_factory
-from modelexport_passes.config.options import build_pass
+from modelexport_passes.config.options import build_named
 from modelexport_passes.config.overrides import apply_overrides, step_ids
 from modelexport_passes.config.problems import ConfigFileError, DocumentPath, Problem, render_path
 from modelexport_passes.config.schema import ExportSection, InputSection, PipelineSection
@@ -153,21 +153,10 @@ class _Resolver:
         name: str | None = self._part(str, "steps", index, "pass")
         if name is None:
             return None
-        try:
-            pass_class = registry.load(name)
-        except ConfigError as error:
-            self._problem(("steps", index, "pass"), str(error))
-            return None
-        except MissingDependencyError as error:
-            place = self.document.place_of(("steps", index, "pass"))
-            raise MissingDependencyError(f"{place}: steps[{index}].pass: {error}") from error
-        path = ("steps", index, "with")
-        options: dict[str, Any] | None = self._part(dict[str, Any], *path)
-        if options is None and path in self.document.marks and value_at(self.document.value, path) is not None:
-            return None
-        built, problems = build_pass(pass_class, path, self.document)
+        built, problems = build_named(name, ("steps", index), self.document, registry.load)
         self.problems += problems
-        return None if built is None else StepConfig(step_id, name, options or {}, built)
+        options: dict[str, Any] = self._part(dict[str, Any], "steps", index, "with") or {}
+        return None if built is None else StepConfig(step_id, name, options, built)
 
     def _registry(self) -> Registry | None:
         names: list[str] = self._part(list[str], "pass_dirs") or []
