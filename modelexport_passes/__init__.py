@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modelexport_passes.builtin.apply_inside import ApplyInside
     from modelexport_passes.builtin.inject_tags import InjectTags
     from modelexport_passes.builtin.inline import Inline
     from modelexport_passes.builtin.outline import Outline
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ApplyInside",
     "ConfigError",
     "Frame",
     "InjectTags",
@@ -61,6 +63,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "builtin.apply_inside": ("ApplyInside",),
     "builtin.inject_tags": ("InjectTags",),
     "builtin.inline": ("Inline",),
     "builtin.outline": ("Outline",),
