@@ -85,7 +85,7 @@ def _alone(models: Models, kind: str) -> ir.Model:
 
 
 def _nameless(models: Models, kind: str, *, parameters: bool) -> ir.Model:
-    model = ir.from_proto(models[kind])
+    model = ir.from_proto(onnx.ModelProto.FromString(models[kind].SerializeToString()))  # renaming reaches the proto
     forget(model, parameters=parameters)
     return model
 

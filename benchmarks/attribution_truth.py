@@ -210,7 +210,7 @@ def forget(model: ir.Model, *, parameters: bool) -> None:
 
     def rename(value: ir.Value) -> None:
         if value not in keep and value.name:
-            value.name = str(next(counter))
+            value.name = f"anonymous_{next(counter)}"
         value.metadata_props.clear()
 
     for value in list(model.graph.initializers.values()):

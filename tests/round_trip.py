@@ -16,6 +16,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 import modelexport_passes as mx
+from modelexport_passes.scopes.scope import SCOPE_KEY
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -100,6 +101,15 @@ def function_counts(proto: onnx.ModelProto) -> dict[str, int]:
     """Class name (without its Python module) -> how many functions were made of it."""
     keys = [{entry.key: entry.value for entry in function.metadata_props} for function in proto.functions]
     return dict(Counter(key["pkg.modelexport_passes.module"].rpartition(".")[2] for key in keys))
+
+
+def recovered(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with our own scopes taken away, as a file of another program, and recovered from what is left."""
+    model = ir.from_proto(proto)
+    for node in nodes_of(model.graph):
+        node.metadata_props.pop(SCOPE_KEY, None)
+    mx.RecoverScopes()(model)
+    return ir.to_proto(model)
 
 
 def run(proto: onnx.ModelProto, feeds: Arrays) -> list[np.ndarray[Any, Any]]:

@@ -201,12 +201,31 @@ def _scopes(mine: _Side, theirs: _Side, found: Mapping[int, tuple[int, Source]])
     for place, (other, source) in found.items():
         if stacks[other]:
             scopes[mine.nodes[place]] = Scope(stacks[other], source)
+    for place, (other, source) in found.items():
+        _pair_inputs(mine.nodes[place], theirs.nodes[other], source, scopes)
     ordered = sorted((place, other) for place, (other, _) in found.items())
     for (a, b), (c, d) in _gaps(ordered, len(mine.nodes), len(theirs.nodes)):
         frames = _of_gap(stacks, c, d)
         if frames:
             scopes |= {mine.nodes[place]: Scope(frames, Source.DATAFLOW) for place in range(a, b)}
     return scopes
+
+
+def _pair_inputs(mine: ir.Node, theirs: ir.Node, source: Source, scopes: dict[ir.Node, Scope]) -> None:
+    """Constants and views of weights that stand at the same inputs of two operations that are the same."""
+    stack = [(mine, theirs)]
+    while stack:
+        left, right = stack.pop()
+        if left.op_type != right.op_type or len(left.inputs) != len(right.inputs):
+            continue
+        for a, b in zip(left.inputs, right.inputs, strict=True):
+            one, other = (None if value is None else value.producer() for value in (a, b))
+            if one is None or other is None or one.op_type != other.op_type or one in scopes:
+                continue
+            scope = scope_of(other)
+            if scope is not None and (one.op_type == "Constant" or one.op_type in VIEWS):
+                scopes[one] = scope.with_source(source)
+                stack.append((one, other))
 
 
 def _gaps(pairs: _Pairs, left: int, right: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:

@@ -12,7 +12,7 @@ import modelexport_passes as mx
 from modelexport_passes.exporting.record import ExportRecord, record_of
 from tests.cases.hard_cases.all_cases import CASES
 from tests.cases.hard_cases.case import Case
-from tests.round_trip import RoundTrip, classes, differences, function_counts, operations, round_trip, tags
+from tests.round_trip import RoundTrip, classes, differences, function_counts, operations, recovered, round_trip, tags
 
 BY_NAME = {case.name: case for case in CASES}
 
@@ -68,6 +68,13 @@ def test_every_operation_has_the_scope_written_down_for_it(case: Case, optimised
     """Path, call index and calling module are as a person reads them from the module's code."""
     result, _ = trip(case.name, optimised=optimised)
     assert calls_text(operations(result.plain)) == case.expected(optimised=optimised)
+
+
+@every_case("file alone")
+def test_the_file_alone_tells_what_the_exporter_recorded(case: Case, optimised: bool) -> None:
+    """Without the scopes that were recorded, metadata, parameters and the order of operations tell the same calls."""
+    result, _ = trip(case.name, optimised=optimised)
+    assert operations(recovered(result.plain)) == operations(result.plain)
 
 
 @every_case("classes")

@@ -10,7 +10,7 @@ import modelexport_passes as mx
 from modelexport_passes.exporting.record import ExportRecord, record_of
 from tests.cases.hard_cases.all_cases import CASES
 from tests.cases.hard_cases.case import Case
-from tests.round_trip import RoundTrip, differences, operations, round_trip, tags
+from tests.round_trip import RoundTrip, differences, operations, recovered, round_trip, tags
 
 NOT_TRACEABLE = ("conditional", "scanned", "looped")
 
@@ -45,6 +45,13 @@ def test_names_tell_the_module_calls(case: Case) -> None:
     stages, _ = trip(case.name)
     calls = {call for op_type, call in operations(stages.plain) if op_type != "Constant"}
     assert calls == DIFFERENT.get(case.name, set(case.plain))
+
+
+@traceable
+def test_the_file_alone_tells_the_same(case: Case) -> None:
+    """Without the torch model, names, parameters and the order of operations tell the same calls."""
+    stages, _ = trip(case.name)
+    assert operations(recovered(stages.plain)) == operations(stages.plain)
 
 
 @traceable
