@@ -5,10 +5,12 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 from onnx import version_converter
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript.optimizer import fold_constants  # pyright: ignore[reportUnknownVariableType]
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.scopes.carry import carry
+from modelexport_passes.scopes.recover import recover
 from modelexport_passes.scopes.snapshot import take_snapshot
 
 
@@ -20,6 +22,7 @@ def convert_opset(model: ir.Model, opset: int) -> ir.Model:
     """
     # The converter turns inputs into attributes where they are constants; a plain export computes some of them.
     fold_constants(model)
+    RemoveUnusedNodesPass()(model)
     snapshot = take_snapshot(model)
     try:
         converted = version_converter.convert_version(ir.to_proto(model), opset)
@@ -28,4 +31,5 @@ def convert_opset(model: ir.Model, opset: int) -> ir.Model:
         raise ModelExportError(f"export: no conversion to opset {opset}: {line}; export at a higher opset") from error
     result = ir.from_proto(converted)
     carry(result, snapshot)
+    recover(result)
     return result
