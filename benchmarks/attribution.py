@@ -301,6 +301,9 @@ def zoo(path: Path, archs: Sequence[str]) -> list[ZooCase]:
         row = json.loads(line)
         fields = {key: row[key] for key in ZooCase.__dataclass_fields__}
         cases.setdefault(row["arch"], ZooCase(**fields))
+    unknown = [arch for arch in archs if arch not in cases]
+    if unknown:
+        raise SystemExit(f"{path} has no {', '.join(unknown)}; it has {', '.join(cases)}")
     return [cases[arch] for arch in archs or cases]
 
 

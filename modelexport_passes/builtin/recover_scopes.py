@@ -17,7 +17,7 @@ from modelexport_passes.scopes.conflicts import Conflict, conflicts_of
 from modelexport_passes.scopes.modules import TorchModule, make_module
 from modelexport_passes.scopes.recover import ScopeStats, SourceChoice, parameter_owners, recover, scope_stats
 from modelexport_passes.scopes.scope import scope_of
-from modelexport_passes.scopes.walk import all_nodes, owned_nodes
+from modelexport_passes.scopes.walk import all_nodes
 
 _NOTED = 5
 
@@ -71,8 +71,9 @@ class RecoverScopes(ModelPass):
         """Recover, and count how each scope is known."""
         module = make_module(self.module) if isinstance(self.module, str) else self.module
         modified = recover(model, source=self.source, module=module, reference=_with_scopes(self.reference))
-        stats = scope_stats(all_nodes(model))
-        conflicts = conflicts_of(owned_nodes(model.graph), parameter_owners(model.graph, module))
+        nodes = list(all_nodes(model))
+        stats = scope_stats(nodes)
+        conflicts = conflicts_of(nodes, parameter_owners(model.graph, module))
         if modified and model.ir_version < METADATA_IR_VERSION:
             model.ir_version = METADATA_IR_VERSION
         self._check(stats, conflicts)

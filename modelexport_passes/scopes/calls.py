@@ -67,14 +67,20 @@ class Call:
             yield from child.walk()
 
 
-def call_tree(events: Sequence[Event]) -> tuple[Call, list[Call]]:
-    """The calls that these operations were made in: the root, and for each operation the innermost call."""
+def call_tree(events: Sequence[Event], *, by_reads: bool = False) -> tuple[Call, list[Call]]:
+    """The calls that these operations were made in: the root, and for each operation the innermost call.
+
+    Args:
+        events: all operations, in order.
+        by_reads: chains are the paths of what was read, not of what was running: the child of a module that is not
+            running may be called, and then only a parameter that is read again shows another call.
+    """
     root = Call("", None, events=list(range(len(events))))
     innermost: list[Call] = [root] * len(events)
     stack: list[tuple[Call, int]] = [(root, 0)]
     while stack:
         call, depth = stack.pop()
-        for child in _children(events, call, depth):
+        for child in _children(events, call, depth, by_reads=by_reads):
             call.children.append(child)
             for index in child.events:
                 innermost[index] = child
@@ -83,9 +89,9 @@ def call_tree(events: Sequence[Event]) -> tuple[Call, list[Call]]:
     return root, innermost
 
 
-def _children(events: Sequence[Event], call: Call, depth: int) -> Iterator[Call]:
+def _children(events: Sequence[Event], call: Call, depth: int, *, by_reads: bool) -> Iterator[Call]:
     for key, runs in _runs(events, call.events, depth).items():
-        for run in _joined(events, runs):
+        for run in _joined_by_reads(events, runs) if by_reads else _joined(events, runs):
             cuts, concluded = _cuts(events, run, depth + 1)
             for start, end in zip([0, *cuts], [*cuts, len(run)], strict=True):
                 yield Call(key, call, concluded=concluded, events=run[start:end])
@@ -136,6 +142,21 @@ def _joined(events: Sequence[Event], runs: Sequence[list[int]]) -> list[list[int
             joined.append(run)
         numbered = ((events[index].chain, events[index].number) for index in run)
         reach = max([reach, *(last_run[chain, number] for chain, number in numbered if number is not None)])
+    return joined
+
+
+def _joined_by_reads(events: Sequence[Event], runs: Sequence[list[int]]) -> list[list[int]]:
+    """Stretches that read different parameters are of one call."""
+    joined: list[list[int]] = []
+    seen: set[tuple[Hashable, ...]] = set()
+    for run in runs:
+        reads = {events[index].reads for index in run}
+        if joined and seen.isdisjoint(reads):
+            joined[-1] = joined[-1] + run
+            seen |= reads
+        else:
+            joined.append(run)
+            seen = reads
     return joined
 
 

@@ -112,7 +112,7 @@ def _numbered(paths: Mapping[ir.Node, str], frames: _Frames) -> dict[ir.Node, Sc
         )
         for node, path in paths.items()
     ]
-    root, innermost = call_tree(events)
+    root, innermost = call_tree(events, by_reads=True)
     framed = call_frames(root, innermost, {call: call.key for call in root.walk()}, frames.classes)
     return {node: Scope(stack, Source.PARAMETER) for node, (stack, _) in zip(paths, framed, strict=True)}
 

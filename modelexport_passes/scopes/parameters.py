@@ -69,14 +69,19 @@ def read_initializers(node: ir.Node) -> Iterator[ir.Value]:
     for value in node.inputs:
         found = value
         for _ in range(_CHAIN):
-            if found is not None and _is_copy(found):
+            if found is None:
                 break
-            producer = None if found is None else found.producer()
-            if producer is None or producer.op_type not in VIEWS or not producer.inputs:
+            producer = found.producer()
+            if producer is None:
+                if found.is_initializer():
+                    yield found
+                break
+            if producer.op_type not in VIEWS or not producer.inputs:
+                break
+            if producer.op_type == "Identity" and _is_copy(found):
+                yield found
                 break
             found = producer.inputs[0]
-        if found is not None and (found.is_initializer() or _is_copy(found)):
-            yield found
 
 
 def _is_copy(value: ir.Value) -> bool:

@@ -14,7 +14,16 @@ from modelexport_passes.scopes.modules import TorchModule, module_classes
 from modelexport_passes.scopes.ownership import scopes_from_parameters
 from modelexport_passes.scopes.parameters import ParameterOwners
 from modelexport_passes.scopes.reference import scopes_from_reference
-from modelexport_passes.scopes.scope import UNKNOWN_CLASS, Scope, Source, scope_of, set_scope
+from modelexport_passes.scopes.scope import (
+    SCOPE_KEY,
+    UNKNOWN_CLASS,
+    Frame,
+    Scope,
+    Source,
+    format_scope,
+    scope_of,
+    set_scope,
+)
 from modelexport_passes.scopes.torch_metadata import scopes_from_metadata
 from modelexport_passes.scopes.torchscript_names import ModuleNames, scopes_from_names
 from modelexport_passes.scopes.values import owners_by_value
@@ -71,23 +80,25 @@ def recover(
         reference: the same model as another export, whose nodes have scopes.
     """
     nodes = list(model.graph)
+    everywhere = list(owned_nodes(nodes))
+    if _all_known(everywhere):
+        return False
     classes = None if module is None else module_classes(module)
     owners = parameter_owners(model.graph, module)
     changed = 0
     if source in ("auto", "metadata"):
         changed += _write_new(nodes, scopes_from_metadata(nodes, owners))
-    if source in ("auto", "name"):
+    if source in ("auto", "name") and not _all_known(everywhere):
         modules = ModuleNames(owners.paths() if classes is None else classes, complete=classes is not None)
-        everywhere = list(owned_nodes(model.graph))
         changed += _write_new(everywhere, scopes_from_names(everywhere, modules, owners))
-    if reference is not None and any(scope_of(node) is None for node in nodes):
+    if reference is not None and not _all_known(nodes):
         changed += _write_new(nodes, scopes_from_reference(model.graph, reference.graph))
-    if source in ("auto", "parameter"):
+    if source in ("auto", "parameter") and not _all_known(nodes):
         changed += _write_new(nodes, scopes_from_parameters(nodes, owners, classes))
     changed += infer_scopes(nodes)
-    changed += _inherit(nodes)
+    changed += _inherit(nodes) if len(everywhere) > len(nodes) else 0
     if reference is not None:
-        changed += _name_classes(owned_nodes(model.graph), _classes_of(reference))
+        changed += _name_classes(everywhere, _classes_of(reference))
     return changed > 0
 
 
@@ -139,12 +150,20 @@ def scope_stats(nodes: Iterable[ir.Node]) -> ScopeStats:
     return ScopeStats({source: by_source[source] for source in Source if by_source[source]}, tuple(unknown))
 
 
+def _all_known(nodes: Iterable[ir.Node]) -> bool:
+    return all(SCOPE_KEY in node.metadata_props for node in nodes)
+
+
 def _write_new(nodes: Iterable[ir.Node], scopes: Mapping[ir.Node, Scope]) -> int:
     written = 0
-    for node in nodes:
+    texts: dict[tuple[tuple[Frame, ...], Source], str] = {}
+    for node in nodes if scopes else ():
         scope = scopes.get(node)
-        if scope is not None and scope_of(node) is None:
-            set_scope(node, scope)
+        if scope is not None and SCOPE_KEY not in node.metadata_props:
+            key = scope.frames, scope.source
+            if key not in texts:
+                texts[key] = format_scope(scope)
+            node.metadata_props[SCOPE_KEY] = texts[key]
             written += 1
     return written
 

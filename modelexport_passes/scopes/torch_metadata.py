@@ -53,10 +53,12 @@ def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> d
     paths = _paths(root, events)
     classes |= {path: classes[call.key] for call, path in paths.items() if path not in classes}
     framed = call_frames(root, innermost, paths, classes)
-    scopes = {
-        node: Scope(frames, Source.DATAFLOW if concluded else Source.METADATA)
-        for node, (frames, concluded) in zip(told, framed, strict=True)
-    }
+    # One object for all operations of a call: 100 000 operations have a few hundred.
+    shared: dict[tuple[tuple[Frame, ...], bool], Scope] = {}
+    for key in framed:
+        if key not in shared:
+            shared[key] = Scope(key[0], Source.DATAFLOW if key[1] else Source.METADATA)
+    scopes = {node: shared[key] for node, key in zip(told, framed, strict=True)}
     for node, norm in norms.items():
         scopes[node] = scopes[node].with_source(max(scopes[node].source, Source.PARAMETER, key=lambda s: s.rank))
         keep_origins(node, scopes[node], Scope(norm, Source.METADATA))
@@ -76,7 +78,7 @@ def _events(told: Mapping[ir.Node, tuple[Frame, ...]], owners: ParameterOwners) 
                 kind=node.op_type,
                 reads=tuple(value.name for value in read[node]),
                 ends=node.op_type != "Constant",
-                hints=tuple(_hint(own, frame.path) for frame in frames[1:]),
+                hints=tuple(_hint(own, frame.path) for frame in frames[1:]) if own else (),
             )
         )
     return events

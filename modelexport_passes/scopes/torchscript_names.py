@@ -91,7 +91,7 @@ def _event(node: ir.Node, chain: tuple[_Chain, int], owners: Sequence[str]) -> E
         node.op_type,
         tuple(value.name for value in read_initializers(node)),
         ends=node.op_type != "Constant",
-        hints=tuple(_hint(owners, tails, depth) for depth in range(len(tails))),
+        hints=tuple(_hint(owners, tails, depth) for depth in range(len(tails))) if owners else (),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -133,7 +134,7 @@ def test_the_torch_model_tells_whose_a_folded_weight_is() -> None:
         ({"max_unknown": 0}, "max_unknown allows 0"),
     ],
 )
-def test_too_little_known_fails_the_step(options: dict[str, float], text: str) -> None:
+def test_too_little_known_fails_the_step(options: dict[str, Any], text: str) -> None:
     """A file that tells nothing cannot pass a demand, and the error names operations and what would help."""
     model = fresh()
     forget(model, parameters=True)
@@ -194,7 +195,7 @@ def test_the_torch_model_can_be_named_by_a_factory(tmp_path: object, monkeypatch
 
 
 @pytest.mark.parametrize("options", [{"min_coverage": 1.5}, {"min_coverage": -0.1}, {"max_unknown": -1}])
-def test_demands_that_no_model_meets_are_refused(options: dict[str, float]) -> None:
+def test_demands_that_no_model_meets_are_refused(options: dict[str, Any]) -> None:
     """A share is from 0 to 1 and a number is not negative."""
     with pytest.raises(ConfigError, match="expected"):
         mx.RecoverScopes(**options)
