@@ -182,7 +182,11 @@ class Judge:
 
     def _is_known(self, value: ir.Value, keys: AbstractSet[str]) -> bool:
         looked = self.observed.compared.get(value)
-        return looked is not None and (not looked.telling or not keys.isdisjoint(looked.equals))
+        if looked is None:
+            return False
+        if not looked.telling or not keys.isdisjoint(looked.equals):
+            return True
+        return any(value in self.observed.shuffled.get(key, ()) for key in keys)
 
     def _tells(self, key: str) -> bool:
         if key not in self._telling:
