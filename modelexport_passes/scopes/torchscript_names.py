@@ -20,6 +20,7 @@ from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
 from modelexport_passes.scopes.parameters import ParameterOwners, read_initializers
 from modelexport_passes.scopes.scope import Scope, Source
 
+_REPLACED = re.compile(r"[A-Z][A-Za-z0-9]*(_\d+)?_(?!output_\d)\w+")
 _NUMBERED = re.compile(r"(.+)_(\d+)")
 
 _Chain = tuple[str, ...]
@@ -56,7 +57,7 @@ def tail(path: str) -> str:
 
 def scopes_from_names(nodes: Iterable[ir.Node], modules: ModuleNames, owners: ParameterOwners) -> dict[ir.Node, Scope]:
     """The scope of each node whose name tells it."""
-    parts = {node: told for node in nodes if (told := _parts(node)) is not None}
+    parts = _all_parts(nodes)
     chains = _Chains(parts.values(), modules)
     events: dict[ir.Node, Event] = {}
     owned: list[list[str]] = []
@@ -76,11 +77,20 @@ def scopes_from_names(nodes: Iterable[ir.Node], modules: ModuleNames, owners: Pa
     }
 
 
-def _parts(node: ir.Node) -> _Chain | None:
-    if not node.name or not node.name.startswith("/"):
-        return None
-    *parts, operation = node.name[1:].split("/")
-    return tuple(parts) if operation.startswith(node.op_type) else None
+def _all_parts(nodes: Iterable[ir.Node]) -> dict[ir.Node, _Chain]:
+    """The parts of each name that the exporter gave.
+
+    Its names end in the operator. One that a quantizer replaced keeps the name it had, with something behind it
+    (``/query/MatMul_quant`` of a MatMulInteger): it counts where the exporter's own names stand beside it.
+    """
+    named = [node for node in nodes if node.name and node.name.startswith("/")]
+    split = {node: tuple(str(node.name)[1:].split("/")) for node in named}
+    own = {parts[:-1] for node, parts in split.items() if parts[-1].startswith(node.op_type)}
+    return {
+        node: parts[:-1]
+        for node, parts in split.items()
+        if parts[-1].startswith(node.op_type) or (parts[:-1] in own and _REPLACED.fullmatch(parts[-1]))
+    }
 
 
 def _event(node: ir.Node, chain: tuple[_Chain, int], owners: Sequence[str]) -> Event:

@@ -1,0 +1,93 @@
+"""Names of TorchScript's exporter, on graphs that a test writes down."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+import pytest
+
+import modelexport_passes as mx
+
+
+def model_of(*operations: tuple[str, str, tuple[str, ...]]) -> ir.Model:
+    """A chain of operations: name, op type, parameters it reads."""
+    parameters = dict.fromkeys(name for _, _, read in operations for name in read)
+    nodes = [
+        onnx.helper.make_node(op_type, [f"v{place}", *read], [f"v{place + 1}"], name=name)
+        for place, (name, op_type, read) in enumerate(operations)
+    ]
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [value("v0", 1, [1])],
+        [value(f"v{len(operations)}", 1, [1])],
+        [onnx.helper.make_tensor(name, 1, [1], [0.5]) for name in parameters],
+    )
+    return ir.from_proto(onnx.helper.make_model(graph))
+
+
+def calls(model: ir.Model) -> list[str | None]:
+    """The chain of calls of each operation below the root; None where unknown."""
+    mx.RecoverScopes(source="name")(model)
+    scopes = [mx.scope_of(node) for node in model.graph]
+    return [scope and " > ".join(map(str, scope.frames[1:])) for scope in scopes]
+
+
+CASES = {
+    "module list": ([("/layers.0/query/MatMul", "MatMul", ("layers.0.query.weight",))], ["layers.0 > layers.0.query"]),
+    "sequential": ([("/net/net.1/net.1.0/Relu", "Relu", ())], ["net > net.1 > net.1.0"]),
+    "module dict": (
+        [("/a/Gemm", "Gemm", ("heads.a.weight",)), ("/a_1/Gemm", "Gemm", ("others.a.weight",))],
+        ["heads.a", "others.a"],
+    ),
+    "parent not called": ([("/w/Gemm", "Gemm", ("m.w.weight",))], ["m.w"]),
+    "called twice": (
+        [("/lin/Gemm", "Gemm", ("lin.weight",)), ("/lin_1/Gemm", "Gemm", ("lin.weight",))],
+        ["lin", "lin@1"],
+    ),
+    "an attribute like a call": (
+        [
+            ("/lin/Gemm", "Gemm", ("lin.weight",)),
+            ("/lin_1/Gemm", "Gemm", ("lin_1.weight",)),
+            ("/lin_1/Gemm_1", "Gemm", ("lin.weight",)),
+        ],
+        ["lin", "lin_1", "lin@1"],
+    ),
+    "nested, called twice": (
+        [
+            ("/b/l/Gemm", "Gemm", ("b.l.weight",)),
+            ("/b/Add", "Add", ()),
+            ("/b/l_1/Gemm", "Gemm", ("b.l.weight",)),
+            ("/b_1/Add", "Add", ()),
+        ],
+        ["b > b.l", "b", "b@1 > b.l@1", "b@1"],
+    ),
+    "two lists of equal items": (
+        [
+            ("/layers.0/fc/Gemm", "Gemm", ("encoder.layers.0.fc.weight",)),
+            ("/layers.0/fc_1/Gemm", "Gemm", ("decoder.layers.0.fc.weight",)),
+        ],
+        ["encoder.layers.0 > encoder.layers.0.fc", "decoder.layers.0 > decoder.layers.0.fc"],
+    ),
+    "quantized": (
+        [
+            ("/q/Add", "Add", ("q.bias",)),
+            ("/q/MatMul_quant", "MatMulInteger", ()),
+            ("/k/Add", "Add", ("k.bias",)),
+        ],
+        ["q", "q", "k"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_names_and_parameters_tell_the_calls(case: str) -> None:
+    """Each row of what the exporter does to names comes back as the calls that were made."""
+    operations, expected = CASES[case]
+    assert calls(model_of(*operations)) == expected
+
+
+def test_names_of_old_exporters_tell_nothing() -> None:
+    """``MatMul_123`` holds no module, and an operation that no source tells stays unknown."""
+    assert calls(model_of(("MatMul_123", "MatMul", ("onnx::MatMul_7",)), ("Add_124", "Add", ()))) == [None, None]
