@@ -57,7 +57,7 @@ def tail(path: str) -> str:
 
 def scopes_from_names(nodes: Iterable[ir.Node], modules: ModuleNames, owners: ParameterOwners) -> dict[ir.Node, Scope]:
     """The scope of each node whose name tells it."""
-    parts = _all_parts(nodes)
+    parts = _all_parts(nodes, modules)
     chains = _Chains(parts.values(), modules)
     events: dict[ir.Node, Event] = {}
     owned: list[list[str]] = []
@@ -77,11 +77,12 @@ def scopes_from_names(nodes: Iterable[ir.Node], modules: ModuleNames, owners: Pa
     }
 
 
-def _all_parts(nodes: Iterable[ir.Node]) -> dict[ir.Node, _Chain]:
+def _all_parts(nodes: Iterable[ir.Node], modules: ModuleNames) -> dict[ir.Node, _Chain]:
     """The parts of each name that the exporter gave.
 
     Its names end in the operator. One that a quantizer replaced keeps the name it had, with something behind it
-    (``/query/MatMul_quant`` of a MatMulInteger): it counts where the exporter's own names stand beside it.
+    (``/query/MatMul_quant`` of a MatMulInteger): it counts where the exporter's own names stand beside it, or where
+    every part is the end of a known module's path.
     """
     named = [node for node in nodes if node.name and node.name.startswith("/")]
     split = {node: tuple(str(node.name)[1:].split("/")) for node in named}
@@ -89,7 +90,8 @@ def _all_parts(nodes: Iterable[ir.Node]) -> dict[ir.Node, _Chain]:
     return {
         node: parts[:-1]
         for node, parts in split.items()
-        if parts[-1].startswith(node.op_type) or (parts[:-1] in own and _REPLACED.fullmatch(parts[-1]))
+        if parts[-1].startswith(node.op_type)
+        or (_REPLACED.fullmatch(parts[-1]) and (parts[:-1] in own or all(map(modules.with_tail, parts[:-1]))))
     }
 
 

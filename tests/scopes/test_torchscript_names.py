@@ -74,7 +74,7 @@ CASES = {
         [
             ("/q/Add", "Add", ("q.bias",)),
             ("/q/MatMul_quant", "MatMulInteger", ()),
-            ("/k/Add", "Add", ("k.bias",)),
+            ("/k/MatMul_quant", "QLinearMatMul", ("k.weight",)),
         ],
         ["q", "q", "k"],
     ),
