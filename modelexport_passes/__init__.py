@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modelexport_passes.builtin.apply_inside import ApplyInside
+    from modelexport_passes.builtin.hoist_invariants import HoistInvariants
     from modelexport_passes.builtin.inject_tags import InjectTags
     from modelexport_passes.builtin.inline import Inline
     from modelexport_passes.builtin.outline import Outline
@@ -35,6 +36,7 @@ __all__ = [
     "ApplyInside",
     "ConfigError",
     "Frame",
+    "HoistInvariants",
     "InjectTags",
     "Inline",
     "MissingDependencyError",
@@ -64,6 +66,7 @@ __all__ = [
 
 _HOME = {
     "builtin.apply_inside": ("ApplyInside",),
+    "builtin.hoist_invariants": ("HoistInvariants",),
     "builtin.inject_tags": ("InjectTags",),
     "builtin.inline": ("Inline",),
     "builtin.outline": ("Outline",),

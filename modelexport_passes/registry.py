@@ -34,6 +34,7 @@ BUILTIN = {
     "outline": "modelexport_passes.builtin.outline:Outline",
     "inline": "modelexport_passes.builtin.inline:Inline",
     "validate": "modelexport_passes.builtin.validate:Validate",
+    "hoist-invariants": "modelexport_passes.builtin.hoist_invariants:HoistInvariants",
     "replace": "modelexport_passes.builtin.replace:Replace",
     "apply-inside": "modelexport_passes.builtin.apply_inside:ApplyInside",
     "strip-metadata": "modelexport_passes.builtin.strip_metadata:StripMetadata",
