@@ -4,8 +4,8 @@ Attribution is not placement. What exporters and optimizers share between module
 0 and used by all) keeps its scope, but a region that holds it would feed its siblings from within. So
 
 * a small constant, and what is computed from constants alone, is cloned into each region that reads it;
-* an operation that depends on no weight and on nothing computed inside the module, whose result is used both inside
-  and outside of it, is hoisted to the lowest region that holds all its readers.
+* an operation that uses no weight and nothing computed inside the module, whose result is used both inside and outside
+  of it, is hoisted to the lowest region that holds all its readers.
 
 Nothing is recomputed that costs: only constants are cloned, only moved operations are hoisted.
 """
@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import onnx_ir as ir
 
 from modelexport_passes.outlining.flow import Op, Wire
-from modelexport_passes.outlining.regions import Region, lowest_common
+from modelexport_passes.outlining.regions import Region, kind_of_call, lowest_common
 
 CLONE_LIMIT = 1024
 """Elements of the largest constant that is cloned; larger ones are handed over as inputs."""
@@ -36,12 +37,15 @@ _INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 def repair(ops: Sequence[Op], root: Region) -> list[Op]:
     """Place every operation; returns the clones, which are further operations to place."""
     _mark_constants(ops)
-    free = _free_depths(ops)
+    free = _freedoms(ops)
     demanded: dict[Op, Region] = {}
     clones: list[Op] = []
     for op in reversed(ops):
         if op.constant:
             clones += _clone_to_readers(op, root)
+            continue
+        if op.node.op_type == "Identity" and all(wire.is_output and not wire.readers for wire in op.outs):
+            op.region = root  # it only names an output of the graph
             continue
         target = _hoist_target(op, root, free, demanded)
         if target is not op.region:
@@ -212,33 +216,44 @@ def _constant_node(value: ir.Value) -> ir.Node:
 # --- hoisting --------------------------------------------------------------------------------------------------------
 
 
-def _free_depths(ops: Iterable[Op]) -> dict[Op, int]:
-    """How far up each weight-free operation can go: the least depth of a region where all it needs is there.
+class _Freedom(NamedTuple):
+    """How far an operation may move.
 
-    An operation that is missing here stays at home: it uses a weight, a random number, a body, or an activation.
+    Attributes:
+        depth: the least depth of a region where all that it needs is there.
+        weight_free: nothing that it needs was computed with a weight: it is about shapes, masks and positions.
     """
-    depths: dict[Op, int] = {}
+
+    depth: int
+    weight_free: bool
+
+
+def _freedoms(ops: Iterable[Op]) -> dict[Op, _Freedom]:
+    """How far up each operation can go. One that is missing stays: it uses a weight, a random number, or a body."""
+    found: dict[Op, _Freedom] = {}
     for op in ops:
         if op.constant or op.has_bodies or op.node.op_type in _RANDOM:
             continue
-        depth = 0
+        depth, weight_free = 0, True
         for wire in op.reads():
             producer = wire.producer
             if _is_constant(wire):
                 continue
-            if producer in depths:
-                there = lowest_common(producer.region, op.region).depth
-                depth = max(depth, min(there, depths[producer]))
-            elif producer is not None and op.node.op_type in _SHAPE_ONLY:
-                depth = max(depth, lowest_common(producer.region, op.region).depth)
-            elif producer is not None or wire.is_weight:
-                break
+            if producer is None:
+                if wire.is_weight:
+                    break
+                continue
+            there = lowest_common(producer.region, op.region).depth
+            known = found.get(producer)
+            depth = max(depth, there if known is None else min(there, known.depth))
+            if op.node.op_type not in _SHAPE_ONLY:
+                weight_free = weight_free and known is not None and known.weight_free
         else:
-            depths[op] = min(depth, op.region.depth)
-    return depths
+            found[op] = _Freedom(min(depth, op.region.depth), weight_free)
+    return found
 
 
-def _hoist_target(op: Op, root: Region, free: dict[Op, int], demanded: dict[Op, Region]) -> Region:
+def _hoist_target(op: Op, root: Region, free: dict[Op, _Freedom], demanded: dict[Op, Region]) -> Region:
     """Where an operation goes: up to its readers if it may and must, else it stays."""
     home = op.region
     if op not in free or home is root or _stays_inside(op):
@@ -254,11 +269,32 @@ def _hoist_target(op: Op, root: Region, free: dict[Op, int], demanded: dict[Op, 
     if target is home:
         return home
     forced = op in demanded and lowest_common(demanded[op], target) is target
-    if not forced and not any(_lies_in(region, _step_down(target, home)) for region in readers):
-        return home  # used outside alone: it is what the module returns
-    while target.depth < free[op]:
+    if not forced and not _is_shared_work(readers, _step_down(target, home), weight_free=free[op].weight_free):
+        return home
+    while target.depth < free[op].depth:
         target = _step_down(target, home)
     return target
+
+
+def _is_shared_work(readers: Sequence[Region], module: Region, *, weight_free: bool) -> bool:
+    """Whether a value made in ``module`` is work for several, and not what the module returns.
+
+    What is read outside alone is returned. What is read inside as well is shared if it is weight-free; else only if
+    all who read it outside are like modules: an exporter merged what each of them computed from the same input.
+    """
+    outside = [region for region in readers if not _lies_in(region, module)]
+    if len(outside) == len(readers):
+        return False
+    return weight_free or all(_is_in_like_module(region, module) for region in outside)
+
+
+def _is_in_like_module(region: Region, module: Region) -> bool:
+    """Whether a region lies in a sibling of ``module``: an item of the same list, or another call."""
+    assert module.parent is not None
+    if region is module.parent or not _lies_in(region, module.parent):
+        return False
+    other = _step_down(module.parent, region)
+    return other.frames[:-1] == module.frames[:-1] and kind_of_call(other.frame) == kind_of_call(module.frame)
 
 
 def _stays_inside(op: Op) -> bool:

@@ -218,6 +218,43 @@ def test_work_that_one_module_does_for_its_siblings_is_placed_in_their_caller() 
     assert function_calls(model) == {"Layer": '["layers.0", "layers.1"]'}
 
 
+def test_what_an_exporter_merged_between_like_modules_is_placed_in_their_caller() -> None:
+    """Each layer computes the cosine of what it is given; merged, layer 0 computes it for all."""
+    text = """
+    g (float[2,3] x) => (float[2,3] y)
+    <float[3] rope.w = {1,2,3}, float[3,3] l.0.w = {1,2,3,4,5,6,7,8,9}, float[3,3] l.1.w = {9,8,7,6,5,4,3,2,1}>
+    {
+        angle = Mul(x, rope.w)
+        cos = Cos(angle)
+        a = MatMul(x, l.0.w)
+        b = Mul(a, cos)
+        c = MatMul(b, l.1.w)
+        y = Mul(c, cos)
+    }
+    """
+    zero, one = "/Net/Layer.l.0", "/Net/Layer.l.1"
+    scopes = {"angle": "/Net/Rope.rope", "cos": zero, "a": zero, "b": zero, "c": one, "y": one}
+    model = outlined(text, scopes)
+    assert [node.op_type for node in model.graph] == ["Rope", "Cos", "Layer", "Layer"]
+
+
+def test_a_result_that_the_module_uses_too_stays_its_result() -> None:
+    """Read by its caller, not by its likes: it is returned."""
+    text = """
+    g (float[2,3] x) => (float[2,3] y) <float[3] w = {1,2,3}>
+    { h = Mul(x, w)  a = Relu(h)  b = Neg(a)  y = Add(a, b) }
+    """
+    model = outlined(text, {"h": "/Net", "a": "/Net/Pair.pair", "b": "/Net/Pair.pair", "y": "/Net"})
+    assert [node.op_type for node in model.graph] == ["Mul", "Pair", "Add"]
+
+
+def test_an_identity_that_only_names_an_output_is_the_graphs() -> None:
+    """Exporters put one where an output needs a name; like modules shall not differ by it."""
+    text = "g (float[2,3] x) => (float[2,3] y, float[2,3] z) { a = Neg(x)  b = Neg(a)  y = Identity(a)  z = Relu(b) }"
+    model = outlined(text, {"a": "/Net/N.n.0", "b": "/Net/N.n.1", "y": "/Net/N.n.0", "z": "/Net"})
+    assert function_calls(model) == {"N": '["n.0", "n.1"]'}
+
+
 def test_what_a_module_returns_is_not_hoisted_out_of_it() -> None:
     """A weight-free module stays a module: its result is used outside alone."""
     text = "g (float[2,3] x) => (float[2,3] y) { a = Relu(x)  y = Add(a, a) }"
