@@ -4,8 +4,8 @@ Attribution is not placement. What exporters and optimizers share between module
 0 and used by all) keeps its scope, but a region that holds it would feed its siblings from within. So
 
 * a small constant, and what is computed from constants alone, is cloned into each region that reads it;
-* an operation that uses no weight and nothing computed inside the module, whose result is used both inside and outside
-  of it, is hoisted to the lowest region that holds all its readers.
+* an operation that does no layer's work and needs nothing computed inside the module, whose result is used both inside
+  and outside of it, is hoisted to the lowest region that holds all its readers.
 
 Nothing is recomputed that costs: only constants are cloned, only moved operations are hoisted.
 """
@@ -229,27 +229,29 @@ class _Freedom(NamedTuple):
 
 
 def _freedoms(ops: Iterable[Op]) -> dict[Op, _Freedom]:
-    """How far up each operation can go. One that is missing stays: it uses a weight, a random number, or a body."""
+    """How far up each operation can go.
+
+    One that is missing stays: it draws random numbers, owns a body, or does a layer's work, a weight on an activation.
+    """
     found: dict[Op, _Freedom] = {}
     for op in ops:
         if op.constant or op.has_bodies or op.node.op_type in _RANDOM:
             continue
-        depth, weight_free = 0, True
+        depth, weight, activation = 0, False, False
         for wire in op.reads():
             producer = wire.producer
             if _is_constant(wire):
                 continue
             if producer is None:
-                if wire.is_weight:
-                    break
+                weight = weight or wire.is_weight
                 continue
             there = lowest_common(producer.region, op.region).depth
             known = found.get(producer)
             depth = max(depth, there if known is None else min(there, known.depth))
             if op.node.op_type not in _SHAPE_ONLY:
-                weight_free = weight_free and known is not None and known.weight_free
-        else:
-            found[op] = _Freedom(min(depth, op.region.depth), weight_free)
+                activation = activation or known is None or not known.weight_free
+        if not (weight and activation):
+            found[op] = _Freedom(min(depth, op.region.depth), not (weight or activation))
     return found
 
 
