@@ -160,6 +160,7 @@ def test_the_ledger_follows_renamed_nodes() -> None:
     assert any(call.scopes for call in read_ledger(model).calls.values())
 
     def rename(inner: ir.Model) -> None:
+        assert not read_ledger(inner).calls, "it speaks of calls that are not there"
         for at, node in enumerate(inner.graph):
             node.name = f"renamed_{at}"
 

@@ -137,6 +137,18 @@ def test_a_part_can_be_outlined_and_parted_again() -> None:
     assert_computes_its_part(part, every_value(net(), {"x": X}))
 
 
+def test_a_value_that_a_call_passes_twice_is_one_input() -> None:
+    """The shared function takes two, as another call passes two."""
+    text = "g (float[2,3] x) => (float[2,3] y) { a = Relu(x)  b = Add(x, x)  y = Add(a, b) }"
+    model = scoped(text, {"a": "/Net", "b": "/Net/Sum.one", "y": "/Net/Sum.two"})
+    values = every_value(model, {"x": X})
+    mx.Outline()(model)
+    for module, inputs in (("one", ["x"]), ("two", ["a", "b"])):
+        part = mx.extract(model, module)
+        assert [value.name for value in part.graph.inputs] == inputs
+        assert_computes_its_part(part, values)
+
+
 def test_the_second_call_of_a_module() -> None:
     """``path@1`` is the second call, ``path`` the first; a class that is called once can be named by a glob."""
     assert [value.name for value in mx.extract(net(), "act").graph.outputs] == ["c0"]
