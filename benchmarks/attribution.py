@@ -119,6 +119,10 @@ CONDITIONS: dict[str, Callable[[Models, ZooCase], tuple[ir.Model, RecoverScopes]
     ),
     "torchscript, no names, reference": lambda models, _: (
         _nameless(models, "torchscript", parameters=True),
+        RecoverScopes(reference=_recorded(models, "torchscript")[0]),
+    ),
+    "torchscript, no names, dynamo's reference": lambda models, _: (
+        _nameless(models, "torchscript", parameters=True),
         RecoverScopes(reference=_recorded(models, "dynamo")[0]),
     ),
 }
@@ -131,7 +135,7 @@ def measure(models: Models, case: ZooCase, conditions: Sequence[str]) -> Iterato
         needed = {"torchscript" if condition.startswith("torchscript") else "dynamo"}
         if "optimized" in condition:
             needed.add("dynamo-optimized")
-        if "reference" in condition:
+        if "dynamo's reference" in condition:
             needed.add("dynamo")
         if needed <= models.keys():
             model, recover = CONDITIONS[condition](models, case)

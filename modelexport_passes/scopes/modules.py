@@ -25,11 +25,11 @@ class TorchModule(Protocol):
         ...
 
 
-def module_classes(model: TorchModule) -> dict[str, str]:
-    """Path -> qualified class of every module, an instance under each of its names."""
+def module_classes(model: TorchModule, *, aliases: bool = True) -> dict[str, str]:
+    """Path -> qualified class of every module; an instance under each of its names, or with the first one only."""
     return {
         path: f"{type(module).__module__}.{type(module).__qualname__}"
-        for path, module in model.named_modules(remove_duplicate=False)
+        for path, module in model.named_modules(remove_duplicate=not aliases)
     }
 
 

@@ -89,7 +89,9 @@ def recover(
     if source in ("auto", "metadata"):
         changed += _write_new(nodes, scopes_from_metadata(nodes, owners))
     if source in ("auto", "name") and not _all_known(everywhere):
-        modules = ModuleNames(owners.paths() if classes is None else classes, complete=classes is not None)
+        # This exporter names an instance by the first of its names.
+        known = owners.paths() if module is None else module_classes(module, aliases=False)
+        modules = ModuleNames(known, complete=module is not None)
         changed += _write_new(everywhere, scopes_from_names(everywhere, modules, owners))
     if reference is not None and not _all_known(nodes):
         changed += _write_new(nodes, scopes_from_reference(model.graph, reference.graph))
