@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import _pytree as pytree
 
 from modelexport_passes.errors import ConfigError
@@ -183,6 +184,9 @@ def _observe(
         results = _tensors(model(*copied_args, **copied_kwargs))
     if len(results) != len(exported.graph.outputs):
         notes.append(f"torch outputs not recorded: {len(results)} for {len(exported.graph.outputs)} graph outputs")
+        return inputs, [], notes
+    if any(isinstance(tensor, FakeTensor) for tensor in results):
+        notes.append("torch outputs not recorded: the model has kept tensors without values that the exporter gave it")
         return inputs, [], notes
     return inputs, [_array(tensor) for tensor in results], notes
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import onnx_ir as ir
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import _pytree as pytree
 
 from modelexport_passes.errors import ConfigError
@@ -71,6 +72,9 @@ def recorded_calls(run: TorchRun) -> Generator[Recording]:
 
     Call indices count as ``torch.export`` counts them: per module, over the whole run. Complex tensors are kept as ONNX
     has them, pairs of real numbers; sparse and nested ones are passed over.
+
+    Raises:
+        ConfigError: the model has kept tensors without values from its export, and computes nothing with them.
     """
     names = _names(run.module, run.root)
     with TensorStore() as tensors:
@@ -189,6 +193,11 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
 
 
 def _array(tensor: torch.Tensor) -> Any:
+    if isinstance(tensor, FakeTensor):
+        raise ConfigError(
+            "the torch model has kept tensors without values that the exporter gave it (a cache filled while it was "
+            "traced); give run=TorchRun(a model made anew, args)"
+        )
     tensor = tensor.detach().cpu()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())

@@ -300,6 +300,31 @@ def test_the_wrapper_around_the_root_is_left_out() -> None:
         assert [str(call) for call in recording.calls] == ["the root", "linear", "activation"]
 
 
+def test_a_model_that_kept_what_the_exporter_gave_it_is_refused() -> None:
+    """A cache that was filled while the model was traced holds tensors without values: nothing can be recorded."""
+
+    class Cached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.arange(4.0))
+            self.cache: dict[str, Tensor] = {}
+
+        def forward(self, x: Tensor) -> Tensor:
+            if "table" not in self.cache:
+                self.cache["table"] = self.weight * 2
+            return x + self.cache["table"]
+
+    module, x = Cached(), torch.ones(2, 4)
+    model = mx.export(module, (x,))
+    record = record_of(model)
+    assert record is not None
+    assert any("without values" in note for note in record.notes)
+    with pytest.raises(ConfigError, match="tensors without values"):
+        mx.Validate(modules=True)(model)
+    fresh = TorchRun(Cached(), (x,))
+    assert mx.Validate(modules=True, run=fresh)(model).figures["modules_proven"] == "1/1"  # type: ignore[attr-defined]
+
+
 class TestMatching:
     def matches(self, array: np.ndarray, reference: np.ndarray, *, ordered: bool = True) -> bool:
         with TensorStore() as tensors:
