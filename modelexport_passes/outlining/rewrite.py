@@ -37,9 +37,10 @@ def rewrite(model: ir.Model, plan: OutlinePlan) -> Made:
     functions: Functions = {function.group: function for function in plan.functions}
     made: Made = {}
     for function in plan.functions:
-        shapes.update(general_shapes(function.group, bodies))
-        _make_function(model, function, bodies, functions, made)
-    main = _Body(bodies, functions, graph.initializers)
+        general = general_shapes(function.group, bodies)
+        shapes.update(general)
+        _make_function(model, function, bodies, functions, made, general)
+    main = _Body(bodies, functions, graph.initializers, {})
     graph.extend(main.build(bodies.root, made))
     graph.outputs.extend(main.values[wires[value]] if value in wires else value for value in outputs)
     for value, shape in shapes.items():
@@ -71,9 +72,11 @@ def _detach(node: ir.Node, *, bodies: bool) -> None:
             _detach(inner, bodies=has_bodies(inner))
 
 
-def _make_function(model: ir.Model, function: FunctionPlan, bodies: Bodies, functions: Functions, made: Made) -> None:
+def _make_function(
+    model: ir.Model, function: FunctionPlan, bodies: Bodies, functions: Functions, made: Made, shapes: Shapes
+) -> None:
     inputs = {formal.column: _input(formal.name, formal.column) for formal in function.formals}
-    body = _Body(bodies, functions, [formal.name for formal in function.formals])
+    body = _Body(bodies, functions, [formal.name for formal in function.formals], shapes)
     nodes = body.build(
         function.group.body, made, [inputs[function.group.columns[slot]] for slot in function.group.slots]
     )
@@ -105,15 +108,22 @@ def _imports(nodes: Iterable[ir.Node], model: ir.Model) -> dict[str, int]:
 class _Body:
     """Builds the nodes of one body: of a function, or of the main graph.
 
+    Args:
+        bodies: the plan.
+        functions: the function of each group.
+        taken: names of values that the body has besides those it makes.
+        shapes: for values that do not have one shape in all calls of the body, the shape that holds for all.
+
     Attributes:
         values: wire -> the value that stands for it in this body.
     """
 
-    def __init__(self, bodies: Bodies, functions: Functions, taken: Iterable[str]) -> None:
+    def __init__(self, bodies: Bodies, functions: Functions, taken: Iterable[str], shapes: Shapes) -> None:
         self.values: dict[Wire, ir.Value] = {}
         self._bodies = bodies
         self._functions = functions
         self._taken = taken
+        self._shapes = shapes
         self._slots: Iterator[ir.Value] | None = None
 
     def build(self, region: Region, made: Made, slots: Sequence[ir.Value] | None = None) -> list[ir.Node]:
@@ -183,7 +193,7 @@ class _Body:
             function.domain,
             function.name,
             [by_column[formal.column] for formal in function.formals],
-            outputs=[_result(wire) for wire in self._bodies.results[region]],
+            outputs=[_result(wire, self._shapes) for wire in self._bodies.results[region]],
             name=self._node_names.take(self._call_name(region)),
         )
         self.values.update(zip(self._bodies.results[region], node.outputs, strict=True))
@@ -194,10 +204,11 @@ class _Body:
         return (local_name(region.frame.path, self._path) if self._path else None) or str(region.frame)
 
 
-def _result(wire: Wire) -> ir.Value:
+def _result(wire: Wire, shapes: Shapes) -> ir.Value:
     value = wire.value
-    shape = None if value.shape is None else value.shape.copy()
-    result = ir.Value(name=value.name, type=value.type, shape=shape, doc_string=value.doc_string)
+    shape = shapes.get(value, value.shape)
+    copied = None if shape is None else shape.copy()
+    result = ir.Value(name=value.name, type=value.type, shape=copied, doc_string=value.doc_string)
     result.metadata_props.update(value.metadata_props)
     return result
 

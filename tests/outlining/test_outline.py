@@ -379,6 +379,27 @@ def test_a_weight_shared_in_all_calls_is_one_input() -> None:
     assert [value.name for value in model.functions["pkg", "L", ""].inputs] == ["input_0", "w"]
 
 
+def test_a_shared_body_says_of_shapes_what_holds_at_every_call() -> None:
+    """Also of the results of calls inside of it."""
+    text = """
+    g (float[2,3] x, float[4,3] z) => (float[2,3] y, float[4,3] w) {
+        a = Neg(x)
+        y = Relu(a)
+        b = Neg(z)
+        w = Relu(b)
+    }
+    """
+    scopes = {"a": "/Net/B.b.0/N.n", "y": "/Net/B.b.0", "b": "/Net/B.b.1/N.n", "w": "/Net/B.b.1"}
+    model = scoped(text, scopes)
+    for node, rows in zip(model.graph, (2, 2, 4, 4), strict=True):
+        node.outputs[0].shape = ir.Shape([rows, 3])
+    mx.Outline()(model)
+    assert [value.shape for node in model.graph for value in node.outputs] == [ir.Shape([2, 3]), ir.Shape([4, 3])]
+    for name in ("B", "N"):
+        for node in model.functions["pkg", name, ""]:
+            assert [str(dim) for dim in node.outputs[0].shape or ()] == ["None", "3"]
+
+
 # --- selection -------------------------------------------------------------------------------------------------------
 
 
