@@ -1,4 +1,4 @@
-"""``input.export.factory``: finding the function that makes a torch model, without running it, and calling it."""
+"""Functions that a pipeline file names: found without running them, and called; above all ``input.export.factory``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import contextlib
 import importlib
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any, cast
@@ -48,22 +48,34 @@ def call_factory(factory: str, folder: Path, options: Mapping[str, Any]) -> tupl
         MissingDependencyError: its module, or one that it imports, is not installed.
         ModelExportError: it fails, or returns something else.
     """
-    module_name, _, function = factory.partition(":")
-    with _importable(folder):
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            advice = "install it (torch: pip install modelexport-passes[torch])"
-            raise MissingDependencyError(f"input.export.factory {factory}: {error}; {advice}") from error
-        make = getattr(module, function, None)
-        if not callable(make):
-            raise ConfigError(f"input.export.factory {factory}: {function!r} is not a function")
+    what = f"input.export.factory {factory}"
+    with importable(folder):
+        make = load_function(factory, what)
         try:
             made = make(**options)
         except Exception as error:
             # A factory is foreign code and may raise anything; all of it means that there is no model to work on.
-            raise ModelExportError(f"input.export.factory {factory}: {type(error).__name__}: {error}") from error
+            raise ModelExportError(f"{what}: {type(error).__name__}: {error}") from error
     return _unpacked(factory, made)
+
+
+def load_function(reference: str, what: str) -> Callable[..., Any]:
+    """The function that ``package.module:function`` names, imported.
+
+    Raises:
+        MissingDependencyError: its module, or one that it imports, is not installed.
+        ConfigError: it is no function.
+    """
+    module_name, _, function = reference.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        advice = "install it (torch: pip install modelexport-passes[torch])"
+        raise MissingDependencyError(f"{what}: {error}; {advice}") from error
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise ConfigError(f"{what}: {function!r} is not a function")
+    return found
 
 
 def _unpacked(factory: str, made: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
@@ -78,8 +90,8 @@ def _unpacked(factory: str, made: Any) -> tuple[Any, tuple[Any, ...], dict[str, 
 
 
 @contextlib.contextmanager
-def _importable(folder: Path) -> Generator[None]:
-    """Search the folder first, for as long as the factory runs: it may import its neighbours late."""
+def importable(folder: Path) -> Generator[None]:
+    """Search the folder first, for as long as what comes from it runs: it may import its neighbours late."""
     sys.path.insert(0, str(folder.resolve()))
     importlib.invalidate_caches()
     try:

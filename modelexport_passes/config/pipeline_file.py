@@ -12,9 +12,9 @@ from modelexport_passes.config.factory import check_factory
 from modelexport_passes.config.options import build_named
 from modelexport_passes.config.overrides import apply_overrides, step_ids
 from modelexport_passes.config.problems import ConfigFileError, DocumentPath, Problem, render_path
-from modelexport_passes.config.schema import ExportSection, InputSection, PipelineSection
+from modelexport_passes.config.schema import ExportSection, HfSection, InputSection, PipelineSection
 from modelexport_passes.config.validation import check_value, value_at
-from modelexport_passes.errors import ConfigError, MissingDependencyError
+from modelexport_passes.errors import ConfigError
 from modelexport_passes.registry import Registry
 
 if TYPE_CHECKING:
@@ -46,6 +46,21 @@ class ExportInput:
 
 
 @dataclass(frozen=True)
+class HfInput:
+    """A Hugging Face model to export.
+
+    Attributes:
+        model: path of a folder, or the name of a model.
+        folder: where the modules of translations are looked for first.
+        export_options: keyword arguments of `modelexport_passes.export_hf`.
+    """
+
+    model: str
+    folder: Path
+    export_options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
 class StepConfig:
     """One step: its id, the name its pass was asked for by, the options as given, and the pass."""
 
@@ -60,7 +75,7 @@ class PipelineConfig:
     """A checked pipeline file. All paths are relative to the file's folder, or absolute."""
 
     file: Path
-    input: ModelInput | ExportInput | None
+    input: ModelInput | ExportInput | HfInput | None
     steps: list[StepConfig]
     output: Path | None
     report: Path | None
@@ -112,15 +127,17 @@ class _Resolver:
             return None
         return check_value(annotation, path, self.document)[0]
 
-    def _input(self) -> ModelInput | ExportInput | None:
+    def _input(self) -> ModelInput | ExportInput | HfInput | None:
         section: InputSection | None = self._part(InputSection, "input")
         if section is None:
             return None
-        if (section.export is None) == (section.model is None):
-            self._problem(("input",), "expected exactly one of export and model")
+        if sum(part is not None for part in (section.export, section.hf, section.model)) != 1:
+            self._problem(("input",), "expected exactly one of export, hf and model")
             return None
         if section.export is not None:
             return self._export(section.export)
+        if section.hf is not None:
+            return self._hf(section.hf)
         path = self.folder / str(section.model)
         if not path.is_file():
             self._problem(("input", "model"), f"file {str(path)!r} does not exist")
@@ -131,8 +148,22 @@ class _Resolver:
             check_factory(section.factory, self.folder)
         except ConfigError as error:
             self._problem(("input", "export", "factory"), str(error))
+        self._check_translations("export", section.translations)
         options = {name: getattr(section, name) for name in sorted(section.model_fields_set - {"factory", "with_"})}
         return ExportInput(section.factory, self.folder, section.with_ or {}, options)
+
+    def _hf(self, section: HfSection) -> HfInput:
+        self._check_translations("hf", section.translations)
+        beside = self.folder / section.model
+        options = {name: getattr(section, name) for name in sorted(section.model_fields_set - {"model"})}
+        return HfInput(str(beside) if beside.is_dir() else section.model, self.folder, options)
+
+    def _check_translations(self, form: str, translations: Mapping[str, str] | None) -> None:
+        for operator, function in (translations or {}).items():
+            try:
+                check_factory(function, self.folder)
+            except ConfigError as error:
+                self._problem(("input", form, "translations", operator), str(error))
 
     def _steps(self) -> list[StepConfig]:
         items = as_list((as_mapping(self.document.value) or {}).get("steps")) or []

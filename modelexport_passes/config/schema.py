@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Identifier = Annotated[str, Field(min_length=1)]
 Axes = dict[int, str | None]
+Translations = dict[Identifier, Identifier]
+_TRANSLATIONS = "Operator of torch (aten::cummax) -> package.module:function that writes it in ONNX."
 
 
 class Section(BaseModel):
@@ -32,12 +34,36 @@ class ExportSection(Section):
     output_names: list[str] | None = Field(None, description="Names of the graph's outputs.")
     optimize: bool = Field(False, description="Let torch's exporter optimize the graph.")
     root: str | None = Field(None, description="Path of the submodule to take as the root, for a model in a wrapper.")
+    translations: Translations | None = Field(None, description=_TRANSLATIONS)
+
+
+class HfSection(Section):
+    """A Hugging Face model to export, with the options of `modelexport_passes.export_hf`."""
+
+    model: Identifier = Field(description="A folder beside the file, or the name of a model on the hub.")
+    task: Identifier | None = Field(
+        None, description="Such as fill-mask or text-generation-with-past; the class of the weights if not given."
+    )
+    part: Literal["encoder", "decoder", "decoder-with-past"] | None = Field(
+        None, description="Part of an encoder-decoder model; the whole without a cache if not given."
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
+        None, description="Of the weights; the one they were saved in if not given."
+    )
+    dynamic: bool = Field(True, description="Let batch and sequence lengths vary.")
+    revision: Identifier | None = Field(None, description="Branch, tag or commit on the hub.")
+    trust_remote_code: bool = Field(False, description="Run code that comes with the weights.")
+    exporter: Literal["dynamo", "torchscript", "auto"] = Field("auto", description="torch's exporter.")
+    opset: int | None = Field(None, description="Opset version of the exported model; the exporter's own if not given.")
+    optimize: bool = Field(False, description="Let torch's exporter optimize the graph.")
+    translations: Translations | None = Field(None, description=_TRANSLATIONS)
 
 
 class InputSection(Section):
-    """Where the model comes from: exactly one of the two."""
+    """Where the model comes from: exactly one of the three."""
 
     export: ExportSection | None = Field(None, description="Export a torch model.")
+    hf: HfSection | None = Field(None, description="Export a Hugging Face model.")
     model: Identifier | None = Field(None, description="Path of an .onnx file.")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import onnx_ir as ir
 
-from modelexport_passes.config.pipeline_file import ExportInput, ModelInput, load_pipeline
+from modelexport_passes.config.pipeline_file import ExportInput, HfInput, ModelInput, load_pipeline
 from modelexport_passes.errors import ConfigError
 from modelexport_passes.pass_base import ModelPass, RunContext
 from modelexport_passes.pipeline.execution import Execution
@@ -70,7 +70,7 @@ class Pipeline:
         self,
         steps: Sequence[Step | ir.passes.PassBase],
         *,
-        source: ModelInput | ExportInput | None = None,
+        source: ModelInput | ExportInput | HfInput | None = None,
         output: str | os.PathLike[str] | None = None,
         report: str | os.PathLike[str] | None = None,
         verify_each: Verification = "structure",

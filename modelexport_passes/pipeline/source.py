@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import onnx
 import onnx_ir as ir
 
-from modelexport_passes.config.factory import call_factory
-from modelexport_passes.config.pipeline_file import ExportInput, ModelInput
+from modelexport_passes.config.factory import call_factory, importable, load_function
+from modelexport_passes.config.pipeline_file import ExportInput, HfInput, ModelInput
 from modelexport_passes.errors import ConfigError, MissingDependencyError, ModelExportError
 from modelexport_passes.exporting.files import load
 from modelexport_passes.exporting.losses import losses
@@ -43,18 +44,20 @@ class Opened:
     again: Callable[[], ir.Model] | None = None
 
 
-def describe_source(source: RunInput | ModelInput | ExportInput) -> tuple[str, str]:
-    """Kind (``file``, ``export``, ``memory``) and name of a source, for reports."""
+def describe_source(source: RunInput | ModelInput | ExportInput | HfInput) -> tuple[str, str]:
+    """Kind (``file``, ``export``, ``hf``, ``memory``) and name of a source, for reports."""
     if isinstance(source, ModelInput):
         return "file", str(source.path)
     if isinstance(source, ExportInput):
         return "export", source.factory
+    if isinstance(source, HfInput):
+        return "hf", source.model
     if isinstance(source, str | os.PathLike):
         return "file", os.fspath(source)
     return "memory", f"{type(source).__module__.partition('.')[0]}.{type(source).__name__}"
 
 
-def open_source(source: RunInput | ModelInput | ExportInput) -> Opened:
+def open_source(source: RunInput | ModelInput | ExportInput | HfInput) -> Opened:
     """Load, export or take over a model.
 
     Raises:
@@ -75,9 +78,11 @@ def open_source(source: RunInput | ModelInput | ExportInput) -> Opened:
     return Opened(model, report, record, again)
 
 
-def _model_of(source: RunInput | ModelInput | ExportInput) -> tuple[ir.Model, Callable[[], ir.Model] | None]:
+def _model_of(source: RunInput | ModelInput | ExportInput | HfInput) -> tuple[ir.Model, Callable[[], ir.Model] | None]:
     if isinstance(source, ExportInput):
         return _exported(source), None
+    if isinstance(source, HfInput):
+        return _exported_hf(source), None
     if isinstance(source, ModelInput):
         return load(source.path), lambda: load(source.path)
     if isinstance(source, str | os.PathLike):
@@ -98,13 +103,34 @@ def _model_of(source: RunInput | ModelInput | ExportInput) -> tuple[ir.Model, Ca
 
 def _exported(source: ExportInput) -> ir.Model:
     model, args, kwargs = call_factory(source.factory, source.folder, source.factory_options)
-    try:
+    with _torch_needed("input.export"):
         from modelexport_passes.exporting.export import export
+    with importable(source.folder):
+        options = _with_translations(source.export_options, "input.export")
+        return export(model, args, kwargs, **options)
+
+
+def _exported_hf(source: HfInput) -> ir.Model:
+    with _torch_needed("input.hf"):
+        from modelexport_passes.exporting.huggingface.export_hf import export_hf
+    with importable(source.folder):
+        return export_hf(source.model, **_with_translations(source.export_options, "input.hf"))
+
+
+@contextlib.contextmanager
+def _torch_needed(where: str) -> Generator[None]:
+    try:
+        yield
     except ImportError as error:
         advice = "pip install modelexport-passes[torch]"
-        raise MissingDependencyError(f"input.export needs {error.name!r}, which is not installed; {advice}") from error
-    options: dict[str, Any] = source.export_options
-    return export(model, args, kwargs, **options)
+        raise MissingDependencyError(f"{where} needs {error.name!r}, which is not installed; {advice}") from error
+
+
+def _with_translations(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The options with the functions that ``translations`` names."""
+    named: Mapping[str, str] = options.get("translations") or {}
+    found = {name: load_function(named[name], f"{where}.translations[{name!r}]") for name in named}
+    return {**options, "translations": found} if named else dict(options)
 
 
 def _deserialized(proto: onnx.ModelProto) -> ir.Model:

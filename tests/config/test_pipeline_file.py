@@ -186,10 +186,10 @@ def test_a_missing_file_and_a_missing_directory_are_problems(tmp_path, write):
 @pytest.mark.parametrize(
     ("section", "problem"),
     [
-        ("{}", "p.yaml:2:8: input: expected exactly one of export and model"),
+        ("{}", "p.yaml:2:8: input: expected exactly one of export, hf and model"),
         (
             "{model: in.onnx, export: {factory: 'net:make'}}",
-            "p.yaml:2:8: input: expected exactly one of export and model",
+            "p.yaml:2:8: input: expected exactly one of export, hf and model",
         ),
         (
             "{export: {factory: net.make}}",

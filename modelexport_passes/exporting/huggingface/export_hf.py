@@ -19,6 +19,9 @@ from modelexport_passes.exporting.huggingface.inputs import AXES, example_inputs
 from modelexport_passes.exporting.huggingface.loading import WITH_PAST, load_model
 from modelexport_passes.exporting.huggingface.signature import Signature
 
+_WRAPPED = "model"
+"""Path of the model in `Flat`."""
+
 Part = Literal["encoder", "decoder", "decoder-with-past"]
 
 
@@ -77,7 +80,7 @@ def export_hf(
     names = list(signature.inputs)
     flat = Flat(signature.model, names, signature.run).eval()
     tensors = tuple(signature.inputs.values())
-    return export(
+    exported = export(
         flat,
         tensors,
         exporter=exporter,
@@ -86,9 +89,20 @@ def export_hf(
         input_names=names,
         output_names=_output_names(signature),
         optimize=optimize,
-        root="model",
+        root=_WRAPPED,
         translations=translations,
     )
+    _name_as_in_model(exported)
+    return exported
+
+
+def _name_as_in_model(exported: ir.Model) -> None:
+    """Take the wrapper out of the names of weights."""
+    prefix = f"{_WRAPPED}."
+    for value in list(exported.graph.initializers.values()):
+        name = str(value.name)
+        if name.startswith(prefix) and name.removeprefix(prefix) not in exported.graph.initializers:
+            value.name = name.removeprefix(prefix)
 
 
 def _signature(

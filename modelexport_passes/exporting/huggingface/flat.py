@@ -27,12 +27,20 @@ class Flat(torch.nn.Module):
 
         def forward(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
             results = run(**dict(zip(names, tensors, strict=True)))
-            return tuple(tensor for _, tensor in named_tensors(results))
+            return tuple(_each_its_own([*tensors], [tensor for _, tensor in named_tensors(results)]))
 
         parameters = [inspect.Parameter(_identifier(name), inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
         # torch.export and the TorchScript exporter read the names of inputs from the signature.
         vars(forward)["__signature__"] = inspect.Signature(parameters)
         self.forward = forward
+
+
+def _each_its_own(inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The outputs, copied where one is an input or another output: a value of a graph has one name."""
+    seen = {id(tensor) for tensor in inputs}
+    for tensor in outputs:
+        yield tensor.clone() if id(tensor) in seen else tensor
+        seen.add(id(tensor))
 
 
 def by_argument(shapes: Mapping[str, dict[int, str]], names: Sequence[str]) -> dict[str, dict[int, str]]:

@@ -7,7 +7,9 @@ from typing import Any
 import onnx_ir as ir
 
 from modelexport_passes.exporting.translations.booleans import count_true
-from modelexport_passes.exporting.translations.opset import op
+from modelexport_passes.exporting.translations.opset import may_be_empty, op
+
+_FALSE = ir.tensor(False)
 
 
 def isin(elements: Any, test_elements: Any, assume_unique: bool = False, invert: bool = False) -> Any:
@@ -19,7 +21,13 @@ def isin(elements: Any, test_elements: Any, assume_unique: bool = False, invert:
     del assume_unique  # a hint for sorting
     others = op.Reshape(test_elements, op.Constant(value_ints=[-1]))
     pairs = op.Equal(op.Unsqueeze(elements, op.Constant(value_ints=[-1])), others)
+    empty = may_be_empty(elements) or may_be_empty(test_elements)
+    if empty:  # onnxruntime sums wrongly over nothing; so there is always one, which nothing is equal to
+        one_more = op.Concat(op.Shape(elements), op.Constant(value_ints=[1]), axis=0)
+        pairs = op.Concat(pairs, op.Expand(op.Constant(value=_FALSE), one_more), axis=-1)
     found = op.Greater(count_true(pairs, axis=-1), op.Constant(value_int=0))
+    if empty:
+        found = op.Reshape(found, op.Shape(elements))
     return op.Not(found) if invert else found
 
 

@@ -1,0 +1,126 @@
+"""Exporters tried one after another, and what a trace leaves in a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import modelexport_passes as mx
+from modelexport_passes.exporting.attempts import Attempt, first_that_works
+from modelexport_passes.exporting.record import record_of
+from modelexport_passes.exporting.state import state_kept
+
+
+def attempt(name: str, *, error: Exception | None = None) -> Attempt[str]:
+    def run() -> str:
+        if error is not None:
+            raise error
+        return f"by {name}"
+
+    return Attempt(name, run, f"scopes of {name}")
+
+
+def caused(text: str) -> Exception:
+    """An error three wrappers deep, as torch raises them."""
+    error: Exception = KeyError("inner\nmore lines")
+    for wrapper in ("wrapper", text):
+        outer = RuntimeError(wrapper)
+        outer.__cause__ = error
+        error = outer
+    return error
+
+
+def test_the_first_attempt_that_works_needs_no_words() -> None:
+    """Nothing is noted, and what would come after it is not tried."""
+    done = first_that_works([attempt("a"), attempt("b", error=AssertionError("tried"))])
+    assert (done.name, done.exported, done.notes) == ("a", "by a", [])
+
+
+def test_a_fallback_says_why_and_what_it_means_for_scopes() -> None:
+    """The innermost cause in one line, then the one that was taken."""
+    done = first_that_works([attempt("a", error=caused("outer")), attempt("b")])
+    assert done.exported == "by b"
+    assert done.notes == ["a failed: KeyError: 'inner\\nmore lines'", "b taken: scopes of b"]
+
+
+def test_when_none_works_each_cause_is_told_and_the_first_is_kept_whole() -> None:
+    """One line for all, and a file with the first failure's whole traceback."""
+    with pytest.raises(mx.ModelExportError, match=r"a: KeyError: .*; b: ValueError: bad value") as raised:
+        first_that_works([attempt("a", error=caused("outermost")), attempt("b", error=ValueError("bad value"))])
+    report = Path(str(raised.value).partition("full report: ")[2].rstrip(")"))
+    assert "outermost" in report.read_text()
+
+
+class Branching(torch.nn.Module):
+    """Takes a branch by its data, which only a trace gets through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) if float(x.sum()) > 0 else x
+
+
+def test_auto_takes_torchscript_where_dynamo_fails() -> None:
+    """The record says which, why, and where the scopes come from; the scopes are there."""
+    model = mx.export(Branching(), (torch.ones(2, 3),), exporter="auto")
+    record = record_of(model)
+    assert record is not None
+    assert record.exporter == "torchscript"
+    why, taken = record.notes
+    assert why.startswith("dynamo failed: ")
+    assert "data-dependent" in why
+    assert taken.startswith("torchscript taken: scopes are read from the names of operations")
+    assert {scope.path for node in model.graph if (scope := mx.scope_of(node))} == {"linear"}
+
+
+class Remembering(torch.nn.Module):
+    """Keeps tensors of the run in itself, in a buffer, and in an object of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache: Any = None
+        self.notes: Any = type("Notes", (), {})()
+        self.register_buffer("seen", torch.zeros(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.cache is None:
+            self.cache = x * 2
+            self.notes.first = self.cache
+            self.seen = x + 1
+        return self.cache + self.notes.first + self.seen
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_what_a_trace_leaves_in_a_model_goes_again(exporter: Any) -> None:
+    """Torch's own results are recorded from a model as it was, not from one with a trace's tensors in it."""
+    module = Remembering()
+    record = record_of(mx.export(module, (torch.ones(2),), exporter=exporter))
+    assert record is not None
+    assert record.outputs[0].tolist() == [6.0, 6.0]
+
+
+def test_state_is_kept_when_the_trace_fails() -> None:
+    """As it was before: attributes, buffers, attributes of objects that modules hold."""
+    module = Remembering()
+
+    def trace() -> None:
+        with state_kept(module):
+            module(torch.ones(2))
+            raise ValueError("trace")
+
+    with pytest.raises(ValueError, match="trace"):
+        trace()
+    assert module.cache is None
+    assert module.seen.tolist() == [0.0, 0.0]
+    assert not hasattr(module.notes, "first")
+
+
+def test_translations_are_for_dynamo() -> None:
+    """An option that would be ignored is refused."""
+    with pytest.raises(mx.ConfigError, match="translations are read by dynamo only"):
+        mx.export(torch.nn.ReLU(), (torch.ones(2),), exporter="torchscript", translations={"aten::relu": len})
