@@ -23,7 +23,7 @@ from modelexport_passes.scopes.tags import (
 )
 from modelexport_passes.scopes.walk import all_nodes
 
-__all__ = ["METADATA_IR_VERSION", "InjectTags", "Preset"]
+__all__ = ["InjectTags", "Preset"]
 
 Preset = Literal["default", "htp", "winml", "layer_ann", "namespace", "split_assignments"]
 """A reader of module paths; what each reads is in ``docs/tags.md``."""

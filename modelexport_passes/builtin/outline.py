@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from modelexport_passes.builtin.inject_tags import METADATA_IR_VERSION
 from modelexport_passes.errors import ConfigError, ModelExportError
 from modelexport_passes.garbage import collector_paused
 from modelexport_passes.outlining.facts import record
@@ -16,7 +15,7 @@ from modelexport_passes.outlining.regions import Selection
 from modelexport_passes.outlining.rewrite import rewrite
 from modelexport_passes.pass_base import ModelPass, Outcome
 from modelexport_passes.scopes.ledger import MODULE_KEY
-from modelexport_passes.scopes.tags import retag, tag_templates
+from modelexport_passes.scopes.tags import METADATA_IR_VERSION, retag, tag_templates
 from modelexport_passes.scopes.walk import all_nodes
 
 

@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from modelexport_passes.builtin.inject_tags import METADATA_IR_VERSION
 from modelexport_passes.errors import ConfigError, VerificationError
 from modelexport_passes.exporting.loading import load
 from modelexport_passes.pass_base import ModelPass, Outcome
@@ -17,6 +16,7 @@ from modelexport_passes.scopes.conflicts import Conflict, conflicts_of
 from modelexport_passes.scopes.modules import TorchModule, make_module
 from modelexport_passes.scopes.recover import ScopeStats, SourceChoice, parameter_owners, recover, scope_stats
 from modelexport_passes.scopes.scope import scope_of
+from modelexport_passes.scopes.tags import METADATA_IR_VERSION
 from modelexport_passes.scopes.walk import all_nodes
 
 _NOTED = 5

@@ -29,6 +29,7 @@ from modelexport_passes.exporting.torchscript import export_torchscript
 from modelexport_passes.exporting.translations.table import translation_table
 from modelexport_passes.scopes.rebase import drop_wrapper
 from modelexport_passes.scopes.recover import recover
+from modelexport_passes.scopes.tags import METADATA_IR_VERSION
 
 Exporter = Literal["dynamo", "torchscript", "auto"]
 
@@ -97,6 +98,7 @@ def export(
         exported = convert_opset(exported, opset)
     if root:
         drop_wrapper(exported, root)
+    exported.ir_version = max(exported.ir_version, METADATA_IR_VERSION)
     inputs, outputs, more = _observe(model, args, kwargs, example, exported)
     run = TorchRun(model, args, dict(kwargs or {}), root or "")
     seconds = time.perf_counter() - started
