@@ -35,6 +35,7 @@ import onnx_ir as ir
 import torch
 
 import modelexport_passes as mx
+from modelexport_passes.exporting.huggingface.inputs import prepared
 from modelexport_passes.exporting.record import record_of
 from modelexport_passes.scopes.recover import scope_stats
 from modelexport_passes.scopes.walk import owned_nodes
@@ -94,10 +95,8 @@ def measure(case: ZooCase) -> Row:
     """Export and compare."""
     row = Row(case.model_class, case.arch)
     started = time.perf_counter()
-    model, inputs = build(case)
-    module, tensors = TensorsOut(model, list(inputs)).eval(), list(inputs.values())
     try:
-        exported = mx.export(module, tuple(tensors), exporter="auto", root="model", input_names=list(inputs))
+        exported, module, tensors, row.notes = _export(case)
     except mx.ModelExportError as error:
         row.notes = [str(error).removeprefix("export failed: ").partition(" (full report")[0]]
         return row
@@ -111,8 +110,27 @@ def measure(case: ZooCase) -> Row:
     row.exporter, row.nodes, row.unknown = record.exporter, len(nodes), len(stats.unknown)
     row.sources = {source.value: count for source, count in stats.by_source.items()}
     row.outcome, row.error, notes = compare(exported, module, tensors)
-    row.notes = [*record.notes, *notes]
+    row.notes += [*record.notes, *notes]
     return row
+
+
+def _export(case: ZooCase) -> tuple[ir.Model, TensorsOut, list[torch.Tensor], list[str]]:
+    """As it is; and if no exporter takes it so, with the inputs that transformers prepares for export."""
+    model, inputs = build(case)
+    try:
+        module, tensors = TensorsOut(model, list(inputs)).eval(), list(inputs.values())
+        return _flat_export(module, tensors), module, tensors, []
+    except mx.ModelExportError:
+        more = prepared(model, inputs)
+        if more.keys() == inputs.keys():
+            raise
+    module, tensors = TensorsOut(model, list(more)).eval(), list(more.values())
+    added = ", ".join(name for name in more if name not in inputs)
+    return _flat_export(module, tensors), module, tensors, [f"only with what transformers prepares: {added}"]
+
+
+def _flat_export(module: TensorsOut, tensors: list[torch.Tensor]) -> ir.Model:
+    return mx.export(module, tuple(tensors), exporter="auto", root="model", input_names=module.names)
 
 
 def compare(

@@ -50,6 +50,7 @@ class HfSection(Section):
     dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
         None, description="Of the weights; the one they were saved in if not given."
     )
+    prepare: bool = Field(False, description="Let transformers compute ahead what exporters cannot follow.")
     dynamic: bool = Field(True, description="Let batch and sequence lengths vary.")
     revision: Identifier | None = Field(None, description="Branch, tag or commit on the hub.")
     trust_remote_code: bool = Field(False, description="Run code that comes with the weights.")

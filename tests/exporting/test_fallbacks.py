@@ -104,6 +104,32 @@ def test_what_a_trace_leaves_in_a_model_goes_again(exporter: Any) -> None:
     assert record.outputs[0].tolist() == [6.0, 6.0]
 
 
+def doubled(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    return output * 2
+
+
+class SettingUp(torch.nn.Module):
+    """Sets itself up in its first run: a flag, and a hook that doubles what a part gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = torch.nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not hasattr(self, "ready"):
+            self.ready = True
+            self.part.register_forward_hook(doubled)
+        return self.part(x)
+
+
+def test_a_model_that_sets_itself_up_does_so_once() -> None:
+    """The flag goes with the hook: otherwise the next run would add a second one."""
+    module = SettingUp()
+    record = record_of(mx.export(module, (torch.ones(2),)))
+    assert record is not None
+    assert record.outputs[0].tolist() == module(torch.ones(2)).tolist() == [2.0, 2.0]
+
+
 def test_state_is_kept_when_the_trace_fails() -> None:
     """As it was before: attributes, buffers, attributes of objects that modules hold."""
     module = Remembering()

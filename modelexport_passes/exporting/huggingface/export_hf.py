@@ -15,7 +15,7 @@ from modelexport_passes.exporting.export import Exporter, export
 from modelexport_passes.exporting.huggingface.decoder import cached_decoder
 from modelexport_passes.exporting.huggingface.encoder_decoder import seq2seq_part
 from modelexport_passes.exporting.huggingface.flat import Flat, by_argument, named_tensors
-from modelexport_passes.exporting.huggingface.inputs import AXES, example_inputs
+from modelexport_passes.exporting.huggingface.inputs import AXES, example_inputs, prepared
 from modelexport_passes.exporting.huggingface.loading import WITH_PAST, load_model
 from modelexport_passes.exporting.huggingface.signature import Signature
 
@@ -31,6 +31,7 @@ def export_hf(
     task: str | None = None,
     part: Part | None = None,
     inputs: Mapping[str, torch.Tensor] | None = None,
+    prepare: bool = False,
     dynamic: bool = True,
     dtype: str | None = None,
     revision: str | None = None,
@@ -53,6 +54,8 @@ def export_hf(
         part: of an encoder-decoder model: ``encoder``, ``decoder`` (the first run) or ``decoder-with-past`` (every
             later one). None for the whole model without a cache.
         inputs: example inputs by name, where those made from the configuration do not do.
+        prepare: let transformers compute ahead what the model computes from its inputs with loops over the data, such
+            as the positions in images; the results become inputs of the graph. For the whole model.
         dynamic: let batch and sequence lengths vary; False for the sizes of the example.
         dtype: of the weights; None for the one they were saved in.
         revision: branch, tag or commit on the hub.
@@ -76,7 +79,7 @@ def export_hf(
         loaded = model
     else:
         loaded = load_model(model, task, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
-    signature = _signature(loaded, task, part, inputs)
+    signature = _signature(loaded, task, part, inputs, prepare=prepare)
     names = list(signature.inputs)
     flat = Flat(signature.model, names, signature.run).eval()
     tensors = tuple(signature.inputs.values())
@@ -106,23 +109,31 @@ def _name_as_in_model(exported: ir.Model) -> None:
 
 
 def _signature(
-    model: torch.nn.Module, task: str | None, part: Part | None, inputs: Mapping[str, torch.Tensor] | None
+    model: torch.nn.Module,
+    task: str | None,
+    part: Part | None,
+    inputs: Mapping[str, torch.Tensor] | None,
+    *,
+    prepare: bool,
 ) -> Signature:
     encodes = bool(getattr(cast("Any", model).config, "is_encoder_decoder", False))
     if part is not None and not encodes:
         raise ConfigError(f"export_hf: part {part!r} is for encoder-decoder models; {type(model).__name__} is none")
+    cached = task is not None and task.endswith(WITH_PAST)
+    if prepare and (cached or part is not None):
+        raise ConfigError("export_hf: prepare is for whole models, without part and without '-with-past'")
     if part is not None:
         return seq2seq_part(model, part, inputs)
-    if task is not None and task.endswith(WITH_PAST):
+    if cached:
         if encodes:
             expected = "part: encoder, decoder or decoder-with-past"
             raise ConfigError(f"export_hf: {type(model).__name__} has its cache in parts of their own; give {expected}")
         return cached_decoder(model, inputs)
-    return _whole(model, inputs)
-
-
-def _whole(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor] | None) -> Signature:
     given = dict(inputs) if inputs is not None else example_inputs(model)
+    return _whole(model, prepared(model, given) if prepare else given)
+
+
+def _whole(model: torch.nn.Module, given: dict[str, torch.Tensor]) -> Signature:
     fixed: dict[str, Any] = {"return_dict": True}
     if hasattr(cast("Any", model).config, "use_cache"):
         fixed["use_cache"] = False

