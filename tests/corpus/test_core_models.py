@@ -23,15 +23,11 @@ BLOCKS = {
     "llama": {"LlamaDecoderLayer": 1},
     "gpt2": {"GPT2Block": 1},
     "vit": {"ViTLayer": 1},
-    # encoder and decoder, and in each the first block owns the table of relative positions
-    "t5": {"T5Block": 4},
-}
-"""Block class -> distinct bodies of a plain export, read from the models' code."""
-
-OPTIMISED_BLOCKS = BLOCKS | {
-    # the table is used in one place of the optimised graph, which is then placed above the blocks
+    # Encoder and decoder. In each the first block owns the table of relative positions and looks it up for all blocks:
+    # work for its siblings, placed above them.
     "t5": {"T5Block": 2},
 }
+"""Block class -> distinct bodies, read from the models' code."""
 
 every_model = pytest.mark.parametrize(
     ("arch", "optimised"),
@@ -120,7 +116,7 @@ def test_only_operations_that_torch_says_nothing_about_are_inferred(arch: str, o
 def test_each_block_class_becomes_one_function_per_distinct_body(arch: str, optimised: bool) -> None:
     """Layers that are the same share a function; shared masks and tables are placed outside."""
     counts = function_counts(proven(arch, optimised=optimised).stages.outlined)
-    expected = (OPTIMISED_BLOCKS if optimised else BLOCKS)[arch]
+    expected = BLOCKS[arch]
     assert {name: counts.get(name, 0) for name in expected} == expected
 
 

@@ -76,7 +76,6 @@ def test_a_module_without_parameters_called_three_times_has_three_calls() -> Non
     assert pools == ["model.9 > model.9.m", "model.9 > model.9.m@1", "model.9 > model.9.m@2"]
 
 
-@pytest.mark.xfail(reason="torch's placeholder for 'no module stack' is read as a module's path", strict=True)
 def test_scopes_are_those_of_the_files_own_metadata() -> None:
     """715 nodes carry a module stack and keep it; the 3 that read sizes of inputs carry none and are inferred."""
     wrong: list[str] = []
