@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import pytest
 
 import modelexport_passes as mx
 from tests.corpus.wheels import wheel_file
