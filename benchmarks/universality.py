@@ -35,12 +35,13 @@ import onnx_ir as ir
 import torch
 
 import modelexport_passes as mx
+from modelexport_passes.exporting.huggingface.flat import Flat
 from modelexport_passes.exporting.huggingface.inputs import prepared
 from modelexport_passes.exporting.record import record_of
 from modelexport_passes.scopes.recover import scope_stats
 from modelexport_passes.scopes.walk import owned_nodes
 from modelexport_passes.validation.session import open_session, run_session
-from tests.zoo import DATA, TensorsOut, ZooCase, build
+from tests.zoo import DATA, ZooCase, build
 
 TOLERANCE = 1e-3
 """Of an output's spread. Float32 sums in another order differ by some 1e-6 of it; a wrong operation by far more."""
@@ -114,28 +115,31 @@ def measure(case: ZooCase) -> Row:
     return row
 
 
-def _export(case: ZooCase) -> tuple[ir.Model, TensorsOut, list[torch.Tensor], list[str]]:
+def _export(case: ZooCase) -> tuple[ir.Model, Flat, list[torch.Tensor], list[str]]:
     """As it is; and if no exporter takes it so, with the inputs that transformers prepares for export."""
     model, inputs = build(case)
     try:
-        module, tensors = TensorsOut(model, list(inputs)).eval(), list(inputs.values())
-        return _flat_export(module, tensors), module, tensors, []
+        return *_flat_export(model, inputs, {}), []
     except mx.ModelExportError:
-        more = prepared(model, inputs)
-        if more.keys() == inputs.keys():
+        more, constants = prepared(model, inputs)
+        added = [name for name in (*more, *constants) if name not in inputs or name in constants]
+        if not added:
             raise
-    module, tensors = TensorsOut(model, list(more)).eval(), list(more.values())
-    added = ", ".join(name for name in more if name not in inputs)
-    return _flat_export(module, tensors), module, tensors, [f"only with what transformers prepares: {added}"]
+    return *_flat_export(model, more, constants), [f"only with what transformers prepares: {', '.join(added)}"]
 
 
-def _flat_export(module: TensorsOut, tensors: list[torch.Tensor]) -> ir.Model:
-    return mx.export(module, tuple(tensors), exporter="auto", root="model", input_names=module.names)
+def _flat_export(
+    model: torch.nn.Module, inputs: dict[str, torch.Tensor], constants: dict[str, Any]
+) -> tuple[ir.Model, Flat, list[torch.Tensor]]:
+    def run(**tensors: torch.Tensor) -> dict[str, Any]:
+        return {"output": model(**tensors, **constants)}
+
+    flat, tensors = Flat(model, list(inputs), run).eval(), list(inputs.values())
+    exported = mx.export(flat, tuple(tensors), exporter="auto", root="model", input_names=flat.names)
+    return exported, flat, tensors
 
 
-def compare(
-    exported: ir.Model, module: TensorsOut, inputs: list[torch.Tensor]
-) -> tuple[Outcome, float | None, list[str]]:
+def compare(exported: ir.Model, module: Flat, inputs: list[torch.Tensor]) -> tuple[Outcome, float | None, list[str]]:
     """Outcome, relative error and notes, over the example inputs and over others of the same shapes."""
     try:
         session = open_session(exported)
@@ -151,7 +155,7 @@ def compare(
     return outcome, max(error, again), notes
 
 
-def _difference(session: Any, module: TensorsOut, inputs: list[torch.Tensor]) -> tuple[Outcome, float, list[str]]:
+def _difference(session: Any, module: Flat, inputs: list[torch.Tensor]) -> tuple[Outcome, float, list[str]]:
     try:
         with torch.no_grad():
             expected = [tensor.numpy() for tensor in module(*(tensor.clone() for tensor in inputs))]

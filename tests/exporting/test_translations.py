@@ -40,7 +40,7 @@ class Apply(torch.nn.Module):
         return [self.function(tensor) for tensor in tensors]
 
 
-def assert_as_torch(function: Callable[[torch.Tensor], Any], tensors: list[torch.Tensor]) -> None:
+def assert_as_torch(function: Callable[[torch.Tensor], Any], tensors: list[torch.Tensor], *, atol: float = 0) -> None:
     """Same dtypes, shapes and values on onnxruntime as in torch, NaN in the same places."""
     exported = mx.export(Apply(function), tuple(tensors))
     record = record_of(exported)
@@ -50,7 +50,10 @@ def assert_as_torch(function: Callable[[torch.Tensor], Any], tensors: list[torch
     for ours, theirs in zip(results, record.outputs, strict=True):
         assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
         np.testing.assert_allclose(
-            ours.astype(np.float64), theirs.astype(np.float64), rtol=1e-2 if theirs.dtype.itemsize == 2 else 1e-6
+            ours.astype(np.float64),
+            theirs.astype(np.float64),
+            rtol=1e-2 if theirs.dtype.itemsize == 2 else 1e-6,
+            atol=atol,
         )
 
 
@@ -154,6 +157,20 @@ def test_grouped_products_of_torch(left: tuple[int, ...], right: tuple[int, ...]
     rows = ends[-1] if len(right) == 3 else None  # behind the last group torch leaves what was in memory
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours[:rows].astype(np.float32), theirs[:rows].astype(np.float32), rtol=0.02, atol=0.05)
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1}, {"groups": 2, "dilation": (1, 1, 2)}])
+def test_convolutions_of_three_dimensions(options: dict[str, Any]) -> None:
+    """With a bias and without one, which is where torch's exporter errs."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(4, 4 // options.get("groups", 1), 2, 2, 2, generator=generator)
+    images = torch.randn(2, 4, 5, 6, 7, generator=generator)
+    for bias in (None, torch.arange(4.0)):
+        assert_as_torch(
+            lambda tensor, bias=bias: torch.nn.functional.conv3d(tensor, weight, bias, **options),
+            [images],
+            atol=1e-5,
+        )
 
 
 def test_a_translation_of_ones_own_goes_first() -> None:

@@ -130,11 +130,11 @@ def _signature(
             raise ConfigError(f"export_hf: {type(model).__name__} has its cache in parts of their own; give {expected}")
         return cached_decoder(model, inputs)
     given = dict(inputs) if inputs is not None else example_inputs(model)
-    return _whole(model, prepared(model, given) if prepare else given)
+    return _whole(model, *(prepared(model, given) if prepare else (given, {})))
 
 
-def _whole(model: torch.nn.Module, given: dict[str, torch.Tensor]) -> Signature:
-    fixed: dict[str, Any] = {"return_dict": True}
+def _whole(model: torch.nn.Module, given: dict[str, torch.Tensor], constants: Mapping[str, Any]) -> Signature:
+    fixed: dict[str, Any] = {**constants, "return_dict": True}
     if hasattr(cast("Any", model).config, "use_cache"):
         fixed["use_cache"] = False
 

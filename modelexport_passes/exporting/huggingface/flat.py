@@ -23,7 +23,7 @@ class Flat(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module, names: Sequence[str], run: Run) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.names = model, list(names)
 
         def forward(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
             results = run(**dict(zip(names, tensors, strict=True)))

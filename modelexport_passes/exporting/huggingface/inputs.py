@@ -116,10 +116,15 @@ _MAKERS: Mapping[str, Callable[[Any, torch.Generator], torch.Tensor]] = {
 }
 
 
-def prepared(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def prepared(
+    model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The inputs with what transformers can compute from them ahead: positions and lengths of images and sounds.
 
     A model computes these with loops over the data, which exporters cannot follow; given them, it does not.
+
+    Returns:
+        tensors, and what is no tensor (sizes of images as numbers) and is fixed in the graph.
 
     Raises:
         MissingDependencyError: the installed transformers cannot.
@@ -132,4 +137,5 @@ def prepared(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict
     more: dict[str, Any] = dict(inputs)
     with torch.no_grad():
         precompute(model, more)
-    return {name: value for name, value in more.items() if isinstance(value, torch.Tensor)}
+    tensors = {name: value for name, value in more.items() if isinstance(value, torch.Tensor)}
+    return tensors, {name: value for name, value in more.items() if name not in tensors}

@@ -16,5 +16,7 @@ torchlib: Any = importlib.import_module("onnxscript.function_libs.torch_lib.ops.
 
 def may_be_empty(value: Any, axis: int | None = None) -> bool:
     """Whether a dimension (that of the axis, or any) is zero or not known yet: there, runtimes need care."""
+    if value.shape is None:
+        return True
     dims = value.shape if axis is None else (value.shape[axis],)
     return any(not isinstance(dim, int) or dim == 0 for dim in dims)

@@ -10,6 +10,7 @@ from torch._ops import OpOverload, OpOverloadPacket
 
 from modelexport_passes.errors import ConfigError
 from modelexport_passes.exporting.translations.booleans import is_all_true, is_any_true, masked_fill, where
+from modelexport_passes.exporting.translations.convolutions import conv3d
 from modelexport_passes.exporting.translations.cumulative import cummax, cummin, cumprod
 from modelexport_passes.exporting.translations.experts import grouped_mm
 from modelexport_passes.exporting.translations.membership import (
@@ -27,6 +28,7 @@ OURS: Mapping[str, Translation] = {
     "aten::_grouped_mm": grouped_mm,
     "aten::_is_all_true": is_all_true,
     "aten::_is_any_true": is_any_true,
+    "aten::conv3d": conv3d,
     "aten::cummax": cummax,
     "aten::cummin": cummin,
     "aten::cumprod": cumprod,
