@@ -17,10 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import time
-import traceback
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -35,6 +33,7 @@ import onnx_ir as ir
 import torch
 
 import modelexport_passes as mx
+from benchmarks.apart import apart
 from modelexport_passes.exporting.huggingface.flat import Flat
 from modelexport_passes.exporting.huggingface.inputs import prepared
 from modelexport_passes.exporting.record import record_of
@@ -207,31 +206,11 @@ def _other_values(tensor: torch.Tensor, number: int) -> torch.Tensor:
 
 
 def measure_apart(case: ZooCase, limit: int) -> Row:
-    """Measure in a process of its own. It shares what is imported, and nothing that it does comes back."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.dup2(1, 2)
-        signal.alarm(limit)
-        try:
-            row = measure(case)
-        except Exception as error:  # noqa: BLE001 - of any class; it is a row of the table
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            row = Row(case.model_class, case.arch, "failed")
-            row.notes = [f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"]
-        with os.fdopen(writing, "w") as pipe:
-            json.dump(asdict(row), pipe)
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        text = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if text:
-        return Row(**json.loads(text))
-    cause = f"more than {limit} s" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM else status
-    return Row(case.model_class, case.arch, "failed", notes=[f"the process ended without a result: {cause}"])
+    """Measure in a process of its own; what fails is a row, too."""
+    try:
+        return Row(**apart(lambda: asdict(measure(case)), limit))
+    except RuntimeError as error:
+        return Row(case.model_class, case.arch, "failed", notes=[str(error)])
 
 
 def as_table(rows: list[Row]) -> str:
