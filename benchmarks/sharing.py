@@ -100,13 +100,13 @@ def measure(case: ZooCase, exporter: str, *, optimize: bool) -> dict[str, Any]:
     row = Row(case.arch, _variant(exporter, optimize=optimize), len(exported.graph))
     plan = mx.Outline().plan(exported)
     row.blocks = count_blocks(model, plan)
-    row.bytes_before, row.functions = _graph_bytes(exported), len(plan.functions)
+    row.bytes_before, row.functions = graph_bytes(exported), len(plan.functions)
     expected, kept = _run(exported, record.inputs), _operations(exported)
     edge = _edge(exported)
     for selection in ("auto", "all"):
         outlined = exported.clone()
         mx.Outline(modules=selection)(outlined)
-        row.bytes_after = _graph_bytes(outlined)
+        row.bytes_after = graph_bytes(outlined)
         if _run(outlined, record.inputs) != expected:
             row.failures.append(f"outline {selection}: outputs differ")
         mx.Inline()(outlined)
@@ -142,7 +142,8 @@ def count_blocks(model: torch.nn.Module, plan: OutlinePlan) -> list[Blocks]:
     return found
 
 
-def _graph_bytes(model: ir.Model) -> int:
+def graph_bytes(model: ir.Model) -> int:
+    """Size of a model without the content of its initializers."""
     proto = ir.to_proto(model)
     return proto.ByteSize() - sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
 
