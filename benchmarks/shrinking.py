@@ -9,6 +9,7 @@ The model is a Llama of tiny width; the graph without its weights has the size t
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
 import transformers
@@ -19,15 +20,16 @@ from benchmarks.sharing import graph_bytes
 
 def measure(layers: int) -> tuple[int, int, int]:
     """Bytes of the graph without weights: as exported, with ``modules: all`` and with ``modules: auto``."""
-    config = transformers.LlamaConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_attention_heads=2,
-        num_hidden_layers=layers,
-        vocab_size=32,
-        use_cache=False,
-        attn_implementation="eager",
-    )
+    options: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_attention_heads": 2,
+        "num_hidden_layers": layers,
+        "vocab_size": 32,
+        "use_cache": False,
+        "attn_implementation": "eager",
+    }
+    config = transformers.LlamaConfig(**options)
     model = transformers.LlamaModel(config).eval()
     exported = mx.export(model, kwargs={"input_ids": torch.ones(1, 8, dtype=torch.long)})
     sizes = [graph_bytes(exported)]
