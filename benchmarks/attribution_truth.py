@@ -24,8 +24,15 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from modelexport_passes.exporting.dynamo import record_scopes
+from modelexport_passes.exporting.dynamo import (
+    DynamoOptions,
+    export_dynamo,
+    export_dynamo_as_transformers,
+    record_scopes,
+)
+from modelexport_passes.exporting.huggingface.patches import transformers_model
 from modelexport_passes.exporting.torchscript import export_torchscript
+from modelexport_passes.exporting.translations.table import translation_table
 from modelexport_passes.scopes.scope import Frame, format_frames
 from modelexport_passes.scopes.walk import owned_nodes
 from tests.zoo import TensorsOut, ZooCase, build
@@ -63,8 +70,7 @@ def _quiet() -> Generator[None]:
 
 
 def _dynamo(model: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> dict[str, onnx.ModelProto]:
-    program = torch.onnx.export(model, args, dynamo=True, optimize=False, verbose=False)
-    assert program is not None
+    program = _program(model, args)
     assert program.exported_program is not None
     stacks = {
         node.name: _stack(node.meta["nn_module_stack"])
@@ -94,6 +100,24 @@ def _dynamo(model: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> dict[str,
         if truth is not None:
             node.metadata_props[TRUTH_KEY] = truth
     return {"dynamo": plain, "dynamo-optimized": ir.to_proto(program.model)}
+
+
+def _program(model: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> torch.onnx.ONNXProgram:
+    """As ``mx.export`` does with ``exporter="auto"``: plain, then with the rewrites of transformers."""
+    options: DynamoOptions = {
+        "opset": None,
+        "dynamic_shapes": None,
+        "input_names": None,
+        "output_names": None,
+        "optimize": False,
+    }
+    translations = translation_table(None)
+    try:
+        return export_dynamo(model, args, None, translations=translations, **options)[0]
+    except Exception:
+        if transformers_model(model) is None:
+            raise
+        return export_dynamo_as_transformers(model, args, None, translations=translations, **options)
 
 
 def _fx_name(node: ir.Node) -> str | None:
