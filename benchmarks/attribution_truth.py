@@ -5,7 +5,8 @@ traced back by the values that they took over; a convolution that took in a norm
 
 TorchScript: the same export with another naming of scopes. Torch asks a map for the name of each module as it is
 called; ours gives the full path and the number of the call, so that names spell out the whole stack. A second export
-with torch's own names has the same nodes in the same order.
+with torch's own names has the same nodes in the same order. Each is of a model made anew: one that has run before keeps
+tables, and exports as other nodes.
 """
 
 from __future__ import annotations
@@ -51,11 +52,10 @@ def wrapped(case: ZooCase) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
 
 def export_with_truth(case: ZooCase, exporter: str) -> dict[str, onnx.ModelProto]:
     """Kind -> exported model with `TRUTH_KEY` on its nodes; dynamo gives two kinds."""
-    model, args = wrapped(case)
     with _quiet():
         if exporter == "torchscript":
-            return {"torchscript": _torchscript(model, args)}
-        return _dynamo(model, args)
+            return {"torchscript": _torchscript(case)}
+        return _dynamo(*wrapped(case))
 
 
 @contextmanager
@@ -157,13 +157,13 @@ class _CallNames(dict[torch.nn.Module, str]):
         return f"{torch.typename(type(module))}::{name}"
 
 
-def _torchscript(model: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> onnx.ModelProto:
+def _torchscript(case: ZooCase) -> onnx.ModelProto:
     recorded = export_torchscript(
-        model, args, None, opset=None, dynamic_shapes=None, input_names=None, output_names=None, optimize=True
+        *wrapped(case), None, opset=None, dynamic_shapes=None, input_names=None, output_names=None, optimize=True
     )
     named = ir.to_proto(recorded)
     with _call_names():
-        told = _torchscript_export(model, args)
+        told = _torchscript_export(*wrapped(case))
     _copy_truth(told.graph, named.graph)
     return named
 

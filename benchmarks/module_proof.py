@@ -1,7 +1,8 @@
 """How many module calls of real architectures the proof of scopes proves, and how many wrong scopes it finds.
 
-    python -m benchmarks.module_proof                       # the bundled sample, both exporters
-    python -m benchmarks.module_proof bert t5 --wrong 25    # and 25 wrong scopes of each kind, on purpose
+    python -m benchmarks.module_proof                                  # the bundled sample, both exporters
+    python -m benchmarks.module_proof --archs bert,t5 --wrong 25       # and 25 wrong scopes of each kind, on purpose
+    python -m benchmarks.module_proof --zoo PATH --keep DIR
 
 A line per model: calls by verdict, calls with values that cross an edge unasked, seconds. With ``--wrong``: of scopes
 that were made wrong, how many turned a verdict or an edge.
@@ -11,30 +12,23 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 import modelexport_passes as mx
-from modelexport_passes.errors import ModelExportError
-from modelexport_passes.exporting.module_calls import Recording, recorded_calls
-from modelexport_passes.exporting.record import ExportRecord, record_of
-from modelexport_passes.inlining.inline import inline
-from modelexport_passes.scopes.scope import Scope, set_scope
-from modelexport_passes.validation.module_judge import Judge
+from benchmarks.apart import apart
+from benchmarks.attribution_truth import KINDS
+from benchmarks.exports import Home, add_options, chosen_cases, home_of, recorded
+from benchmarks.referee import Referee, referee
+from modelexport_passes.scopes.scope import Scope
+from modelexport_passes.scopes.walk import owned_nodes
 from modelexport_passes.validation.module_regions import Regions
 from modelexport_passes.validation.module_verdicts import COMPARABLE, SHOWN_BY_NUMBERS, ModuleProof, Verdict
-from modelexport_passes.validation.modules import MEMORY
-from modelexport_passes.validation.observed_values import Observed, observe
-from tests.zoo import TensorsOut, ZooCase, build, zoo_cases
-
-VARIANTS = (("dynamo", False), ("dynamo", True), ("torchscript", True))
+from tests.zoo import ZooCase
 
 Change = list[tuple[ir.Node, Scope]]
 
@@ -42,70 +36,71 @@ Change = list[tuple[ir.Node, Scope]]
 def main() -> None:
     """Prove each model, and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archs", nargs="*", help="architectures of the bundled sample; all by default")
+    add_options(parser, limit=900)
     parser.add_argument("--wrong", type=int, default=0, help="wrong scopes to try, of each kind and model")
-    arguments = parser.parse_args()
-    totals: dict[tuple[str, bool], Counter[str]] = {variant: Counter() for variant in VARIANTS}
+    options = parser.parse_args()
+    totals: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     wrong: Counter[tuple[str, str]] = Counter()
-    for case in zoo_cases(tuple(arguments.archs) or None):
-        for exporter, optimize in VARIANTS:
-            name = f"{case.arch} {exporter}{' optimized' if optimize else ''}"
-            try:
-                model, record = export(case, exporter, optimize=optimize)
-            except ModelExportError as error:
-                print(f"{name}: {error}".splitlines()[0][:120])
-                continue
-            proof, found = prove(model, record, arguments.wrong)
-            totals[exporter, optimize].update(proof.counts)
-            wrong += found
-            print(f"{name}: {proof.counts}, edges {len(proof.leaking)}", flush=True)
-            for one in proof.of(Verdict.DIFFERENT, Verdict.NOT_FOUND):
-                print(f"    {one.verdict}: {one}")
-    for (exporter, optimize), counts in totals.items():
+    home = home_of(options)
+    for case in chosen_cases(options):
+        try:
+            answer = apart(lambda: measure_case(case, home, options.wrong), options.limit)  # noqa: B023
+        except RuntimeError as error:
+            answer = {"lines": [f"{case.arch}: {error}"], "counts": {}, "wrong": []}
+        print(*answer["lines"], sep="\n", flush=True)
+        for kind, counts in answer["counts"].items():
+            totals[kind].update(counts)
+        for name, what, count in answer["wrong"]:
+            wrong[name, what] += count
+    for kind, counts in totals.items():
         compared = sum(counts[verdict] for verdict in COMPARABLE) or 1
         share = sum(counts[verdict] for verdict in SHOWN_BY_NUMBERS) / compared
-        print(f"{exporter}{' optimized' if optimize else ''}: {dict(counts)}; {share:.2%} of {compared} proven")
+        print(f"{kind}: {dict(counts)}; {share:.2%} of {compared} proven")
     for kind in sorted({kind for kind, _ in wrong}):
         print(f"{kind}: {wrong[kind, 'found']} of {wrong[kind, 'tried']} found")
 
 
-def export(case: ZooCase, exporter: str, *, optimize: bool) -> tuple[ir.Model, ExportRecord]:
-    """The model with its scopes, and the record of its export."""
-    module, inputs = build(case)
-    wrapper = TensorsOut(module, list(inputs)).eval()
-    model = mx.export(wrapper, tuple(inputs.values()), exporter=exporter, optimize=optimize, root="model")  # pyright: ignore[reportArgumentType]
-    record = record_of(model)
-    assert record is not None
-    return model, record
+def measure_case(case: ZooCase, home: Home, tries: int) -> dict[str, Any]:
+    """The lines about one case, its verdicts by kind of export, and how many wrong scopes were tried and found."""
+    found = home.exports(case)
+    lines = [f"{case.arch} {exporter}: {text}" for exporter, text in found.failures.items()]
+    counts: dict[str, dict[str, int]] = {}
+    wrong: Counter[tuple[str, str]] = Counter()
+    with referee(case, found.models) as judge:
+        for kind, proto in found.models.items():
+            started = time.perf_counter()
+            model = recorded(proto, kind, case)
+            try:
+                proof = judge.judge(kind, _scopes(model))
+            except mx.VerificationError as error:
+                lines.append(f"{case.arch} {kind}: {error}")
+                continue
+            seconds = time.perf_counter() - started
+            counts[kind] = proof.counts
+            lines.append(f"{seconds:6.2f} s  {case.arch} {kind}: {proof.counts}, edges {len(proof.leaking)}")
+            lines += [f"    {one.verdict}: {one}" for one in proof.of(Verdict.DIFFERENT, Verdict.NOT_FOUND)]
+            wrong += _found(judge, kind, model, faults(proof), tries)
+    return {"lines": lines, "counts": counts, "wrong": [(*key, count) for key, count in wrong.items()]}
 
 
-def prove(model: ir.Model, record: ExportRecord, tries: int) -> tuple[ModuleProof, Counter[tuple[str, str]]]:
-    """The proof of a model as it is, and how many of so many wrong scopes are found. The model is computed once."""
-    started = time.perf_counter()
-    assert record.run is not None
-    inline(model, lambda _: True)
-    outputs = list(model.graph.outputs)
-    with recorded_calls(record.run) as recording:
-        observed = observe(model, record.inputs, recording, tolerance=None, memory=MEMORY)
-        model.graph.outputs.clear()
-        model.graph.outputs.extend(outputs)
-        proof = judged(model, recording, observed)
-        print(f"{time.perf_counter() - started:6.2f} s  ", end="")
-        right, found = faults(proof), Counter[tuple[str, str]]()
-        for kind, changes in wrong_scopes(model, tries):
-            before = [(node, mx.scope_of(node)) for node, _ in changes]
-            for node, scope in changes:
-                set_scope(node, scope)
-            found[kind, "tried"] += 1
-            found[kind, "found"] += bool(faults(judged(model, recording, observed)) - right)
-            for node, scope in before:
-                set_scope(node, scope)
-    return proof, found
+def _scopes(model: ir.Model) -> list[Scope | None]:
+    return [mx.scope_of(node) for node in owned_nodes(model.graph)]
 
 
-def judged(model: ir.Model, recording: Recording, observed: Observed) -> ModuleProof:
-    """The verdicts on the scopes that the model has now."""
-    return Judge(recording, Regions.of(model), observed).proof()
+def _found(
+    judge: Referee, kind: str, model: ir.Model, right: set[tuple[str, str]], tries: int
+) -> Counter[tuple[str, str]]:
+    """How many of so many wrong scopes are found. The model is computed once."""
+    found: Counter[tuple[str, str]] = Counter()
+    places = {node: place for place, node in enumerate(owned_nodes(model.graph))}
+    scopes = _scopes(model)
+    for name, changes in wrong_scopes(model, tries):
+        changed = list(scopes)
+        for node, scope in changes:
+            changed[places[node]] = scope
+        found[name, "tried"] += 1
+        found[name, "found"] += bool(faults(judge.judge(kind, changed)) - right)
+    return found
 
 
 def faults(proof: ModuleProof) -> set[tuple[str, str]]:

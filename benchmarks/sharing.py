@@ -1,8 +1,8 @@
 """How many functions the repeated blocks of real models become, beside how many distinct modules they are.
 
     python -m benchmarks.sharing                       # the bundled sample, about half a minute per architecture
-    python -m benchmarks.sharing --only bert llama
-    python -m benchmarks.sharing --zoo PATH --json rows.jsonl
+    python -m benchmarks.sharing --archs bert,llama
+    python -m benchmarks.sharing --zoo PATH --keep DIR --json rows.jsonl
 
 A *block class* is a class of which a ModuleList holds at least two items with modules of their own. *Distinct* counts
 their different ``repr``, which is a good but not a perfect yardstick: shifted and unshifted windows have one ``repr``,
@@ -22,21 +22,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import torch
 import transformers
 
 import modelexport_passes as mx
 from benchmarks.apart import apart
-from benchmarks.universality import read_cases
-from modelexport_passes.exporting.record import record_of
+from benchmarks.attribution_truth import truths
+from benchmarks.exports import Home, add_options, chosen_cases, graph_inputs, home_of, recorded, torch_run
 from modelexport_passes.outlining.canonical import attributes_key
 from modelexport_passes.outlining.plan import OutlinePlan
 from modelexport_passes.scopes.walk import all_nodes
-from tests.zoo import DATA, TensorsOut, ZooCase, build
-
-VARIANTS = (("dynamo", False), ("dynamo", True), ("torchscript", True))
+from modelexport_passes.validation.session import Array, open_session, run_session
+from tests.zoo import ZooCase
 
 
 @dataclass
@@ -85,36 +84,33 @@ class Row:
     failures: list[str] = field(default_factory=list)
 
 
-def measure(case: ZooCase, exporter: str, *, optimize: bool) -> dict[str, Any]:
-    """Export, outline, inline, compare."""
-    model, inputs = build(case)
-    exported = mx.export(
-        TensorsOut(model, list(inputs)).eval(),
-        tuple(inputs.values()),
-        exporter=exporter,  # type: ignore[arg-type]
-        optimize=optimize,
-        root="model",
-    )
-    record = record_of(exported)
-    assert record is not None
-    row = Row(case.arch, _variant(exporter, optimize=optimize), len(exported.graph))
+def measure(case: ZooCase, kind: str, proto: onnx.ModelProto) -> Row:
+    """Outline, inline, compare."""
+    exported = recorded(proto, kind, case)
+    truths(exported.graph)
+    run = torch_run(case)
+    inputs = graph_inputs(exported, run)
+    row = Row(case.arch, kind, len(exported.graph))
     plan = mx.Outline().plan(exported)
-    row.blocks = count_blocks(model, plan)
+    row.blocks = count_blocks(run.module, plan)
     row.bytes_before, row.functions = graph_bytes(exported), len(plan.functions)
-    expected, kept = _run(exported, record.inputs), _operations(exported)
+    expected, kept = _run(exported, inputs), _operations(exported)
     edge = _edge(exported)
+    if _run(exported, inputs) != expected:
+        row.failures.append("not compared: the model draws random numbers")
+        return row
     for selection in ("auto", "all"):
         outlined = exported.clone()
         mx.Outline(modules=selection)(outlined)
         row.bytes_after = graph_bytes(outlined)
-        if _run(outlined, record.inputs) != expected:
+        if _run(outlined, inputs) != expected:
             row.failures.append(f"outline {selection}: outputs differ")
         mx.Inline()(outlined)
-        if _run(outlined, record.inputs) != expected:
+        if _run(outlined, inputs) != expected:
             row.failures.append(f"inline after {selection}: outputs differ")
         if _operations(outlined) != kept or _edge(outlined) != edge:
             row.failures.append(f"inline after {selection}: another model")
-    return asdict(row)
+    return row
 
 
 def count_blocks(model: torch.nn.Module, plan: OutlinePlan) -> list[Blocks]:
@@ -156,17 +152,8 @@ def _edge(model: ir.Model) -> list[str]:
     return [str(value.name) for value in (*model.graph.inputs, *model.graph.outputs)]
 
 
-def _run(model: ir.Model, inputs: dict[str, Any]) -> list[bytes]:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
-    outputs: Any = session.run(None, inputs)
-    return [output.tobytes() for output in outputs]
-
-
-def _variant(exporter: str, *, optimize: bool) -> str:
-    return exporter if exporter == "torchscript" else f"{exporter} {'optimized' if optimize else 'plain'}"
+def _run(model: ir.Model, inputs: dict[str, Array]) -> list[bytes]:
+    return [output.tobytes() for output in run_session(open_session(model), inputs)]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -193,35 +180,50 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def measure_case(case: ZooCase, home: Home) -> dict[str, Any]:
+    """The rows of one case, and what failed with its cause."""
+    found = home.exports(case)
+    failures = [f"{case.arch}, {exporter}: {text}" for exporter, text in found.failures.items()]
+    rows: list[dict[str, Any]] = []
+    for kind, proto in found.models.items():
+        try:
+            rows.append(asdict(measure(case, kind, proto)))
+        except mx.VerificationError as error:
+            failures.append(f"{case.arch}, {kind}: {error}")
+    return {"rows": rows, "failures": failures}
+
+
 def main() -> int:
     """Measure the cases that have no row yet; print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--zoo", type=Path, default=DATA, help="cases, one JSON object a line")
-    parser.add_argument("--only", nargs="*", default=[], metavar="ARCH", help="these architectures")
-    parser.add_argument("--limit", type=int, default=300, help="seconds for one export")
-    parser.add_argument("--json", type=Path, help="where rows go, one a line; what has a row is done")
-    chosen = parser.parse_args()
-    known = chosen.json.read_text(encoding="utf-8").splitlines() if chosen.json and chosen.json.exists() else []
+    add_options(parser, limit=900)
+    parser.add_argument("--json", type=Path, help="where rows go, one a line; a case that has one is done")
+    options = parser.parse_args()
+    known = options.json.read_text(encoding="utf-8").splitlines() if options.json and options.json.exists() else []
     rows = [_row(json.loads(line)) for line in known]
-    done = {(row.arch, row.export) for row in rows}
+    done = {row.arch for row in rows}
+    failures: list[str] = []
+    home = home_of(options)
     torch.set_num_threads(1)
     # What is imported before forking is imported once.
-    _ = (mx.export, mx.Outline, mx.Inline, transformers.PreTrainedModel)
-    for case in read_cases(chosen.zoo, set(chosen.only), every_class=False):
-        for exporter, optimize in VARIANTS:
-            if (case.arch, _variant(exporter, optimize=optimize)) in done:
-                continue
-            try:
-                row = _row(apart(lambda: measure(case, exporter, optimize=optimize), chosen.limit))  # noqa: B023
-            except RuntimeError as error:
-                print(f"{case.arch} {exporter}: not measured: {error}", file=sys.stderr, flush=True)
-                continue
-            rows.append(row)
-            print(f"{row.arch} {row.export}: {row.failures or 'ok'}", file=sys.stderr, flush=True)
-            if chosen.json:
-                with chosen.json.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(row)) + "\n")
+    _ = (mx.Outline, mx.Inline, transformers.PreTrainedModel)
+    for case in chosen_cases(options):
+        if case.arch in done:
+            continue
+        try:
+            answer = apart(lambda: measure_case(case, home), options.limit)  # noqa: B023
+        except RuntimeError as error:
+            failures.append(f"{case.arch}: {error}")
+            continue
+        failures += answer["failures"]
+        for data in answer["rows"]:
+            rows.append(_row(data))
+            print(f"{case.arch} {data['export']}: {data['failures'] or 'ok'}", file=sys.stderr, flush=True)
+            if options.json:
+                with options.json.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(data) + "\n")
     print(table(rows))
+    print(*(f"- no result: {failure}" for failure in failures), sep="\n")
     return 1 if any(row.failures for row in rows) else 0
 
 
