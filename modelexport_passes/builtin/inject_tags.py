@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from modelexport_passes.errors import ConfigError
+from modelexport_passes.garbage import collector_paused
 from modelexport_passes.pass_base import Figure, ModelPass, Outcome
 from modelexport_passes.scopes.scope import SCOPE_KEY
 from modelexport_passes.scopes.splits import assign_splits, check_splits
@@ -95,6 +96,7 @@ class InjectTags(ModelPass):
                     raise ConfigError(f"inject-tags: {text}; give one of them another key with templates")
         return found
 
+    @collector_paused()
     def call(self, model: ir.Model) -> Outcome:
         """Tag every node that has a scope."""
         templates = self._templates()

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from modelexport_passes.errors import ConfigError, VerificationError
 from modelexport_passes.exporting.loading import load
+from modelexport_passes.garbage import collector_paused
 from modelexport_passes.pass_base import ModelPass, Outcome
 from modelexport_passes.scopes.conflicts import Conflict, conflicts_of
 from modelexport_passes.scopes.modules import TorchModule, make_module
@@ -67,13 +68,17 @@ class RecoverScopes(ModelPass):
         if self.max_unknown is not None and self.max_unknown < 0:
             raise ConfigError(f"recover-scopes: max_unknown {self.max_unknown}; expected 0 or more")
 
+    @collector_paused()
     def call(self, model: ir.Model) -> Outcome:
         """Recover, and count how each scope is known."""
         module = make_module(self.module) if isinstance(self.module, str) else self.module
-        modified = recover(model, source=self.source, module=module, reference=_with_scopes(self.reference))
+        owners = parameter_owners(model.graph, module)
+        modified = recover(
+            model, source=self.source, module=module, reference=_with_scopes(self.reference), owners=owners
+        )
         nodes = list(all_nodes(model))
         stats = scope_stats(nodes)
-        conflicts = conflicts_of(nodes, parameter_owners(model.graph, module))
+        conflicts = conflicts_of(nodes, owners)
         if modified and model.ir_version < METADATA_IR_VERSION:
             model.ir_version = METADATA_IR_VERSION
         self._check(stats, conflicts)

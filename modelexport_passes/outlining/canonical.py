@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import onnx_ir as ir
 
@@ -18,8 +19,8 @@ def operator_key(op: Op, *, constant_value: bool) -> Key:
     """Operator, attributes, number of outputs. Without ``constant_value`` a Constant is its dtype and shape alone."""
     node = op.node
     if not constant_value and is_constant(op):
-        return ("", "Constant", *constant_key(op)[:-1])
-    return (*node.op_identifier(), attributes_key(node, op.captured), len(node.outputs))
+        return ("", "Constant", constant_kind(op))
+    return (node.domain, node.op_type, node.overload, attributes_key(node, op.captured), len(node.outputs))
 
 
 def is_constant(op: Op) -> bool:
@@ -27,15 +28,25 @@ def is_constant(op: Op) -> bool:
     return op.node.op_type == "Constant" and op.node.domain in ("", "ai.onnx")
 
 
-def constant_key(op: Op) -> tuple[Key, ...]:
-    """Which attribute holds a Constant, its dtype and shape, and last its content."""
+def constant_kind(op: Op) -> Key:
+    """Which attribute holds a Constant, its dtype and shape."""
+    name, attribute = _constant_attribute(op)
+    if attribute.type == _TENSOR and not attribute.is_ref():
+        return (name, *_tensor_kind(attribute.value))
+    return (name, len(attribute.value) if attribute.type in _LISTS and not attribute.is_ref() else None)
+
+
+def constant_content(op: Op) -> Key:
+    """What a Constant of some kind holds."""
+    _, attribute = _constant_attribute(op)
+    if attribute.type == _TENSOR and not attribute.is_ref():
+        return _tensor_content(attribute.value)
+    return _attribute_value(attribute, {})
+
+
+def _constant_attribute(op: Op) -> tuple[str, ir.Attr]:
     ((name, attribute),) = op.node.attributes.items()
-    if attribute.is_ref() or attribute.type != ir.AttributeType.TENSOR:
-        many = attribute.type in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS)
-        length = len(attribute.value) if many and not attribute.is_ref() else None
-        return (name, length, _attribute_value(attribute, {}))
-    # Not as_tensor(): it checks a runtime protocol, which costs more than all the rest here.
-    return (name, *tensor_key(attribute.value))
+    return name, attribute
 
 
 Kind = tuple["ir.DataType | None", "int | None"]
@@ -74,26 +85,16 @@ def attributes_key(node: ir.Node, captured: Sequence[ir.Value] | None = None) ->
 def _attribute_value(attribute: ir.Attr, captures: dict[ir.Value, int]) -> Key:
     if attribute.is_ref():
         return ("reference", attribute.ref_attr_name)
-    value = attribute.value
-    match attribute.type:
-        case ir.AttributeType.TENSOR:
-            return tensor_key(value)
-        case ir.AttributeType.TENSORS:
-            return tuple(tensor_key(tensor) for tensor in value)
-        case ir.AttributeType.GRAPH:
-            return _graph_key(value, dict(captures))
-        case ir.AttributeType.GRAPHS:
-            return tuple(_graph_key(graph, dict(captures)) for graph in value)
-        case ir.AttributeType.FLOAT:
-            return _float32(value)
-        case ir.AttributeType.FLOATS:
-            return tuple(_float32(item) for item in value)
-        case ir.AttributeType.INTS | ir.AttributeType.STRINGS:
-            return tuple(value)
-        case ir.AttributeType.INT | ir.AttributeType.STRING:
-            return value
-        case _:
-            return repr(value)
+    kind, value = attribute.type, attribute.value
+    if kind in _AS_THEY_ARE:
+        return value
+    if kind in _VALUE_KEYS:
+        return _VALUE_KEYS[kind](value)
+    if kind == ir.AttributeType.GRAPH:
+        return _graph_key(value, dict(captures))
+    if kind == ir.AttributeType.GRAPHS:
+        return tuple(_graph_key(graph, dict(captures)) for graph in value)
+    return repr(value)
 
 
 def _float32(value: float) -> bytes:
@@ -103,9 +104,29 @@ def _float32(value: float) -> bytes:
 
 def tensor_key(tensor: ir.TensorProtocol) -> tuple[Key, ...]:
     """Dtype, shape and content."""
+    return (*_tensor_kind(tensor), _tensor_content(tensor))
+
+
+def _tensor_kind(tensor: ir.TensorProtocol) -> tuple[Key, ...]:
+    return (tensor.dtype, tuple(tensor.shape.numpy()))
+
+
+def _tensor_content(tensor: ir.TensorProtocol) -> bytes:
     data = tensor.tobytes()
-    content = data if len(data) <= 64 else hashlib.sha256(data).digest()
-    return (tensor.dtype, tuple(tensor.shape.numpy()), content)
+    return data if len(data) <= 64 else hashlib.sha256(data).digest()
+
+
+_TENSOR = ir.AttributeType.TENSOR
+_LISTS = frozenset({ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS})
+_AS_THEY_ARE = frozenset({ir.AttributeType.INT, ir.AttributeType.STRING})
+_VALUE_KEYS: dict[ir.AttributeType, Callable[[Any], Key]] = {
+    ir.AttributeType.INTS: tuple,
+    ir.AttributeType.STRINGS: tuple,
+    ir.AttributeType.FLOAT: _float32,
+    ir.AttributeType.FLOATS: lambda value: tuple(map(_float32, value)),
+    ir.AttributeType.TENSOR: tensor_key,
+    ir.AttributeType.TENSORS: lambda value: tuple(map(tensor_key, value)),
+}
 
 
 def _graph_key(graph: ir.Graph, numbers: dict[ir.Value, int]) -> Key:

@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 import onnx_ir as ir
 
-from modelexport_passes.outlining.canonical import common_kinds, constant_key, is_constant, kind_of
+from modelexport_passes.outlining.canonical import common_kinds, constant_kind, is_constant, kind_of
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.regions import Region, kind_of_call
@@ -81,7 +81,7 @@ def _item_difference(a: Item | None, b: Item | None, bodies: Bodies) -> str | No
 
 def _attribute_difference(a: Op, b: Op) -> str | None:
     if is_constant(a):
-        if constant_key(a)[:-1] == constant_key(b)[:-1]:
+        if constant_kind(a) == constant_kind(b):
             return None  # the content may differ: it is lifted
         return f"{_describe(a)} and {_describe(b)}"
     for name in sorted({*a.node.attributes, *b.node.attributes}):

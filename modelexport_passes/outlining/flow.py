@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import cast
 
 import onnx_ir as ir
 
@@ -88,12 +89,11 @@ class Op:
             return self.local_frames
         return () if self.scope is None else self.scope.frames
 
-    def reads(self) -> Iterator[Wire]:
-        """Wires of inputs, then of captures."""
-        for wire in self.ins:
-            if wire is not None:
-                yield wire
-        yield from self.captures
+    def reads(self) -> Sequence[Wire]:
+        """Wires of inputs, then of captures. Only to be looked at."""
+        if self.captures or None in self.ins:
+            return [wire for wire in (*self.ins, *self.captures) if wire is not None]
+        return cast("list[Wire]", self.ins)
 
     def reroute(self, old: Wire, new: Wire) -> None:
         """Read ``new`` wherever ``old`` was read."""
@@ -108,21 +108,20 @@ def read_graph(graph: ir.Graph, root: Region) -> list[Op]:
     ops: list[Op] = []
 
     def wire_of(value: ir.Value) -> Wire:
-        if value not in wires:
-            wires[value] = Wire(value, None, is_output=value in outputs)
-        return wires[value]
+        wire = wires.get(value)
+        if wire is None:
+            wire = wires[value] = Wire(value, None, is_output=value in outputs)
+        return wire
 
     for order, node in enumerate(graph):
         op = Op(node, order, root, scope_of(node))
-        for value in node.inputs:
-            op.ins.append(None if value is None else wire_of(value))
+        op.ins = [None if value is None else wire_of(value) for value in node.inputs]
         if has_bodies(node):
             op.has_bodies = True
             op.captured = captures_of(node)
             op.captures = [wire_of(value) for value in op.captured]
         for value in node.outputs:
-            wire = Wire(value, op, is_output=value in outputs)
-            wires[value] = wire
+            wires[value] = wire = Wire(value, op, is_output=value in outputs)
             op.outs.append(wire)
         for wire in op.reads():
             wire.readers.append(op)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from modelexport_passes.outlining.flow import Op
@@ -45,11 +45,12 @@ def lay_out(every: Sequence[Op], root: Region) -> tuple[dict[Region, list[Item]]
     while True:
         ops = [op for op in every if not op.withdrawn]
         first, sizes = _extent(ops)
-        edges = _edges(ops)
+        levels = {region: _by_position(items, first) for region, items in _items(ops, root).items()}
+        edges = _edges(ops, _out_of_order(ops, levels))
         layout: dict[Region, list[Item]] = {}
         stuck: list[tuple[Edges, list[Item]]] = []
-        for region, items in _items(ops, root).items():
-            order = _topological_order(items, edges[region], first)
+        for region, items in levels.items():
+            order = _topological_order(items, edges[region]) if region in edges else items
             layout[region] = order if region is root else _constants_before_readers(order)
             if len(order) < len(items):
                 placed = set(order)
@@ -66,18 +67,50 @@ def lay_out(every: Sequence[Op], root: Region) -> tuple[dict[Region, list[Item]]
         dissolve([obstacle.region for obstacle in found], ops, root)
 
 
-def _extent(ops: Iterable[Op]) -> tuple[dict[Item, int], dict[Region, int]]:
-    """Position of the first operation of every item, and the weight of every region."""
-    first: dict[Item, int] = {}
-    sizes: dict[Region, int] = defaultdict(int)
+def _extent(ops: Iterable[Op]) -> tuple[dict[Region, int], dict[Region, int]]:
+    """Position of the first operation of every region, and its weight."""
+    own: dict[Region, tuple[int, int]] = {}
     for op in ops:
-        first[op] = op.order
-        region: Region | None = op.region
+        order, weight = own.get(op.region, (op.order, 0))
+        own[op.region] = (min(order, op.order), weight + op.weight)
+    first: dict[Region, int] = {}
+    sizes: dict[Region, int] = defaultdict(int)
+    for lowest, (order, weight) in own.items():
+        region: Region | None = lowest
         while region is not None:
-            first[region] = min(first.get(region, op.order), op.order)
-            sizes[region] += op.weight
+            first[region] = min(first.get(region, order), order)
+            sizes[region] += weight
             region = region.parent
     return first, sizes
+
+
+def _by_position(items: Iterable[Item], first: Mapping[Region, int]) -> list[Item]:
+    """Items by where they begin in the graph; a constant made for a reader that stood there first, before it."""
+
+    def position(item: Item) -> tuple[int, bool]:
+        return (item.order, not item.constant) if isinstance(item, Op) else (first[item], True)
+
+    return sorted(items, key=position)
+
+
+def _out_of_order(ops: Iterable[Op], levels: Mapping[Region, Sequence[Item]]) -> set[Region]:
+    """Regions whose items cannot run by position. Where they can, that is the order Kahn's algorithm would find."""
+    rank = {item: at for items in levels.values() for at, item in enumerate(items)}
+    found: set[Region] = set()
+    for op in ops:
+        for wire in op.reads():
+            producer = wire.producer
+            if producer is None:
+                continue
+            if producer.region is op.region:
+                if rank[producer] > rank[op]:
+                    found.add(op.region)
+                continue
+            level = lowest_common(producer.region, op.region)
+            before, after = _item_at(producer, level), _item_at(op, level)
+            if rank[before] > rank[after]:
+                found.add(level)
+    return found
 
 
 def _items(ops: Iterable[Op], root: Region) -> dict[Region, list[Item]]:
@@ -94,17 +127,18 @@ def _items(ops: Iterable[Op], root: Region) -> dict[Region, list[Item]]:
     return {region: list(found) for region, found in items.items()}
 
 
-def _edges(ops: Iterable[Op]) -> dict[Region, Edges]:
-    """For each region, which of its items must come before which."""
-    edges: dict[Region, Edges] = defaultdict(lambda: defaultdict(dict))
-    for op in ops:
+def _edges(ops: Iterable[Op], wanted: Collection[Region]) -> dict[Region, Edges]:
+    """For each of these regions, which of its items must come before which."""
+    edges: dict[Region, Edges] = {region: defaultdict(dict) for region in wanted}
+    for op in ops if edges else ():
         for wire in op.reads():
             producer = wire.producer
             if producer is None:
                 continue
             level = lowest_common(producer.region, op.region)
-            before, after = _item_at(producer, level), _item_at(op, level)
-            edges[level][before][after] = None
+            if level in edges:
+                before, after = _item_at(producer, level), _item_at(op, level)
+                edges[level][before][after] = None
     return edges
 
 
@@ -119,23 +153,22 @@ def _item_at(op: Op, level: Region) -> Item:
     return region
 
 
-def _topological_order(items: Sequence[Item], edges: Edges, first: Mapping[Item, int]) -> list[Item]:
-    """Kahn's algorithm, the item that came first in the graph first; shorter than ``items`` if there is a cycle."""
+def _topological_order(items: Sequence[Item], edges: Edges) -> list[Item]:
+    """Kahn's algorithm, the earliest of ``items`` first; shorter than ``items`` if there is a cycle."""
     waiting: dict[Item, int] = dict.fromkeys(items, 0)
     for followers in edges.values():
         for item in followers:
             waiting[item] += 1
-    ready = [(first[item], at) for at, item in enumerate(items) if not waiting[item]]
-    heapq.heapify(ready)
     position = {item: at for at, item in enumerate(items)}
+    ready = [at for at, item in enumerate(items) if not waiting[item]]  # in order: a heap already
     order: list[Item] = []
     while ready:
-        item = items[heapq.heappop(ready)[1]]
+        item = items[heapq.heappop(ready)]
         order.append(item)
         for follower in edges.get(item, ()):
             waiting[follower] -= 1
             if not waiting[follower]:
-                heapq.heappush(ready, (first[follower], position[follower]))
+                heapq.heappush(ready, position[follower])
     return order
 
 
@@ -143,6 +176,8 @@ def _constants_before_readers(order: Sequence[Item]) -> list[Item]:
     """Each constant right before what reads it first: where an exporter put it differs between like modules."""
     result: list[Item] = []
     waiting = {item: None for item in order if isinstance(item, Op) and item.constant}
+    if not waiting:
+        return list(order)
 
     def emit(op: Op) -> None:
         for wire in op.reads():

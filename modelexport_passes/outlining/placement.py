@@ -112,29 +112,41 @@ def _clone_to_readers(op: Op, root: Region) -> list[Op]:
     """One copy of a constant in each region that reads it; the operation itself serves the main graph, or no one."""
     for wire in op.outs:
         wire.readers = [reader for reader in wire.readers if not reader.withdrawn]
-    regions = dict.fromkeys(reader.region for wire in op.outs for reader in wire.readers)
+    readers = [_by_region(wire) for wire in op.outs]
+    regions = dict.fromkeys(region for found in readers for region in found)
     if any(wire.is_output for wire in op.outs):
         regions[root] = None
     if not regions or list(regions) == [op.region]:
         return []
-    clones = [_clone(op, region) for region in regions if region is not root]
+    clones = [
+        _clone(op, region, [found.get(region, []) for found in readers]) for region in regions if region is not root
+    ]
+    for wire, found in zip(op.outs, readers, strict=True):
+        wire.readers = found.get(root, [])
     op.region = root
     op.withdrawn = root not in regions
     return clones
 
 
-def _clone(op: Op, region: Region) -> Op:
-    """A copy of a constant operation in a region, and its readers there moved to it."""
+def _by_region(wire: Wire) -> dict[Region, list[Op]]:
+    """Who reads a wire, by where they lie."""
+    found: dict[Region, list[Op]] = {}
+    for reader in wire.readers:
+        found.setdefault(reader.region, []).append(reader)
+    return found
+
+
+def _clone(op: Op, region: Region, readers: Sequence[list[Op]]) -> Op:
+    """A copy of a constant operation in a region, for those who read its outputs there."""
     copy = Op(op.node, op.order, region, op.scope)
     copy.constant = True
     copy.ins = list(op.ins)
     for wire in copy.reads():
         wire.readers.append(copy)
-    for wire in op.outs:
+    for wire, there in zip(op.outs, readers, strict=True):
         own = Wire(wire.value, copy)
-        own.readers = [reader for reader in wire.readers if reader.region is region]
-        wire.readers = [reader for reader in wire.readers if reader.region is not region]
-        for reader in dict.fromkeys(own.readers):
+        own.readers = there
+        for reader in dict.fromkeys(there):
             reader.reroute(wire, own)
         copy.outs.append(own)
     copy.copy_of = op.outs

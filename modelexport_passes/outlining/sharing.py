@@ -11,8 +11,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
-from modelexport_passes.outlining.canonical import Kind, common_kinds, constant_key, is_constant, kind_of, operator_key
+from modelexport_passes.outlining.canonical import (
+    Kind,
+    common_kinds,
+    constant_content,
+    is_constant,
+    kind_of,
+    operator_key,
+)
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.placement import return_to_original
@@ -20,7 +28,7 @@ from modelexport_passes.outlining.regions import Region
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 
 Column = tuple[Wire, ...]
-_OUTSIDE = (-1, -1)
+_OUTSIDE = -1
 
 
 @dataclass(eq=False)
@@ -67,7 +75,9 @@ class Bodies:
 
     def reads_of(self, item: Item) -> Sequence[Wire | None]:
         """What an item takes: inputs and captures of an operation, or the actual inputs of a call."""
-        return [*item.ins, *item.captures] if isinstance(item, Op) else self.actuals[item]
+        if isinstance(item, Region):
+            return self.actuals[item]
+        return [*item.ins, *item.captures] if item.captures else item.ins
 
     def results_of(self, item: Item) -> Sequence[Wire]:
         """What an item makes."""
@@ -130,15 +140,16 @@ def _body_key(region: Region, bodies: Bodies, *, constant_values: bool) -> Hasha
 
     What leaves it is no part: a value that only one call's surroundings use is an output of all calls.
     """
-    made: dict[Wire, tuple[int, int]] = {}
+    made: dict[Wire, int] = {}
     rows: list[Hashable] = []
-    for at, item in enumerate(bodies.layout[region]):
-        wiring = tuple(None if wire is None else made.get(wire, _OUTSIDE) for wire in bodies.reads_of(item))
+    for item in bodies.layout[region]:
         if isinstance(item, Op):
-            rows.append((operator_key(item, constant_value=constant_values), wiring))
+            rows.append(operator_key(item, constant_value=constant_values))
         else:
-            rows.append((bodies.group_of[item].number, wiring))
-        made.update((wire, (at, out)) for out, wire in enumerate(bodies.results_of(item)))
+            rows.append(bodies.group_of[item].number)
+        rows.append(tuple([None if wire is None else made.get(wire, _OUTSIDE) for wire in bodies.reads_of(item)]))
+        for wire in bodies.results_of(item):
+            made[wire] = len(made)
     return (region.frame.class_name, tuple(rows))
 
 
@@ -189,12 +200,12 @@ def _add_group(instances: list[Region], uses: Mapping[Region, Sequence[Wire]], b
 
 def _outside_uses(region: Region, bodies: Bodies) -> list[Wire]:
     """Each use of a value from outside, in the order of the body."""
-    made: set[Wire] = set()
-    uses: list[Wire] = []
+    made: set[Wire | None] = {None}  # an input that is left out is none from outside
+    uses: list[Wire | None] = []
     for item in bodies.layout[region]:
-        uses.extend(wire for wire in bodies.reads_of(item) if wire is not None and wire not in made)
+        uses += [wire for wire in bodies.reads_of(item) if wire not in made]
         made.update(bodies.results_of(item))
-    return uses
+    return cast("list[Wire]", uses)
 
 
 # --- constants that differ -------------------------------------------------------------------------------------------
@@ -206,8 +217,10 @@ def _lift_differing(groups: Iterable[Sequence[Region]], bodies: Bodies) -> None:
     for instances in groups:
         rows = zip(*(bodies.layout[region] for region in instances), strict=True) if len(instances) > 1 else ()
         for row in rows:
+            if not (isinstance(row[0], Op) and is_constant(row[0])):
+                continue
             constants = [item for item in row if isinstance(item, Op) and is_constant(item)]
-            if len(constants) == len(row) and len({constant_key(op) for op in constants}) > 1:
+            if len(constants) == len(row) and len({constant_content(op) for op in constants}) > 1:
                 for region, op in zip(instances, constants, strict=True):
                     moved.setdefault(region, []).append(op)
     if moved:

@@ -160,19 +160,14 @@ def _joined_by_reads(events: Sequence[Event], runs: Sequence[list[int]]) -> list
     return joined
 
 
-def _own_number(event: Event, depth: int) -> int | None:
-    return event.number if len(event.chain) == depth else None
-
-
 def _cuts(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list[int], bool]:
     """Where in a stretch the next call begins, and whether that is concluded from repetition."""
-    told = [
-        (place, number)
+    numbered = [
+        (place, event.number, event.ends)
         for place, index in enumerate(run)
-        if (number := _own_number(events[index], depth)) is not None and events[index].ends
-    ] or [
-        (place, number) for place, index in enumerate(run) if (number := _own_number(events[index], depth)) is not None
+        if (event := events[index]).number is not None and len(event.chain) == depth
     ]
+    told = [(place, number) for place, number, ends in numbered if ends] or [mark[:2] for mark in numbered]
     if told:
         marks = [place for place, _ in told]
         firsts = [now for (_, a), (now, b) in pairwise(told) if b > a]
@@ -180,7 +175,7 @@ def _cuts(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list
     hinted = [
         (place, hint)
         for place, index in enumerate(run)
-        if len(events[index].hints) >= depth and (hint := events[index].hints[depth - 1]) is not None
+        if (hints := events[index].hints) and len(hints) >= depth and (hint := hints[depth - 1]) is not None
     ]
     others = [now for (_, a), (now, b) in pairwise(hinted) if a != b]
     if others:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from modelexport_passes.scopes.parameters import ParameterOwners, read_initializers
+from modelexport_passes.scopes.parameters import ParameterOwners
 from modelexport_passes.scopes.scope import Scope, Source, scope_of
 
 
@@ -47,7 +47,7 @@ def conflicts_of(nodes: Iterable[ir.Node], owners: ParameterOwners) -> list[Conf
     for node in nodes:
         scope = scope_of(node)
         if scope is not None and not scope.relative:
-            for value in dict.fromkeys(read_initializers(node)):
+            for value in dict.fromkeys(owners.read(node)):
                 readers[value].append((node, scope))
     counts: Counter[tuple[str, Source, str]] = Counter()
     examples: dict[tuple[str, Source, str], str] = {}

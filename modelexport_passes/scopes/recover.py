@@ -68,6 +68,7 @@ def recover(
     source: SourceChoice = "auto",
     module: TorchModule | None = None,
     reference: ir.Model | None = None,
+    owners: ParameterOwners | None = None,
 ) -> bool:
     """Write a scope on every node of the main graph and its subgraphs that a source can tell. Returns if any was new.
 
@@ -78,13 +79,14 @@ def recover(
         source: which source to trust.
         module: the torch model, when it is at hand.
         reference: the same model as another export, whose nodes have scopes.
+        owners: `parameter_owners` of the model's graph and the module, if they are known already.
     """
     nodes = list(model.graph)
     everywhere = list(owned_nodes(nodes))
     if _all_known(everywhere):
         return False
     classes = None if module is None else module_classes(module)
-    owners = parameter_owners(model.graph, module)
+    owners = owners or parameter_owners(model.graph, module)
     changed = 0
     if source in ("auto", "metadata"):
         changed += _write_new(nodes, scopes_from_metadata(nodes, owners))

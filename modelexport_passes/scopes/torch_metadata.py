@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
 from modelexport_passes.scopes.fusions import frames_of_owner, fused_kernel, keep_origins
-from modelexport_passes.scopes.parameters import ParameterOwners, literal_list, read_initializers
+from modelexport_passes.scopes.parameters import ParameterOwners, literal_list
 from modelexport_passes.scopes.scope import Frame, Scope, Source
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
@@ -66,7 +66,7 @@ def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> d
 
 
 def _events(told: Mapping[ir.Node, tuple[Frame, ...]], owners: ParameterOwners) -> list[Event]:
-    read = {node: list(read_initializers(node)) for node in told}
+    read = {node: owners.read(node) for node in told}
     readers = Counter(value for values in read.values() for value in values)
     events: list[Event] = []
     for node, frames in told.items():

@@ -18,12 +18,13 @@ def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
             yield from attribute.as_graphs()
 
 
-_BODY_TYPES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+_BODY_TYPES = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
 
 def has_bodies(node: ir.Node) -> bool:
     """Whether a node owns graphs."""
-    attributes = node.attributes
+    # The dictionary itself: a UserDict's own values() costs more than all the rest of a walk.
+    attributes = node.attributes.data
     return bool(attributes) and any(attribute.type in _BODY_TYPES for attribute in attributes.values())
 
 
@@ -31,8 +32,9 @@ def owned_nodes(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
     """These nodes and all nodes in the bodies they own, at any depth, each before its bodies."""
     for node in nodes:
         yield node
-        for graph in subgraphs_of(node):
-            yield from owned_nodes(graph)
+        if has_bodies(node):
+            for graph in subgraphs_of(node):
+                yield from owned_nodes(graph)
 
 
 def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
