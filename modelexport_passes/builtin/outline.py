@@ -45,7 +45,7 @@ class Outline(ModelPass):
         paths: globs over module paths, besides ``modules``.
         exclude: globs over class names or paths that stay inline.
         on_nonconvex: what to do with a module call that other operations lie between: ``skip`` leaves its operations
-            in its caller and says so, ``error`` fails.
+            in its caller and says so, ``split`` makes several calls of it, one for each part, ``error`` fails.
         lift: ``auto`` makes constants that differ between like modules inputs; ``never`` gives each its own function.
         depth: module calls at most so deep below the root (1: its children); all if None.
         min_nodes: module calls with fewer operations stay inline.
@@ -57,7 +57,7 @@ class Outline(ModelPass):
     modules: Literal["all", "auto"] | list[str] = "all"
     paths: list[str] | None = None
     exclude: list[str] | None = None
-    on_nonconvex: Literal["skip", "error"] = "skip"
+    on_nonconvex: Literal["skip", "split", "error"] = "skip"
     lift: Literal["auto", "never"] = "auto"
     depth: int | None = None
     min_nodes: int = 1
@@ -83,6 +83,7 @@ class Outline(ModelPass):
             taken=[(domain, name) for domain, name, _ in model.functions],
             own_calls=_own_calls(model),
             lift=self.lift == "auto",
+            split=self.on_nonconvex == "split",
             min_nodes=self.min_nodes,
             min_calls=self.min_calls,
         )
@@ -97,8 +98,9 @@ class Outline(ModelPass):
         plan = self.plan(model)
         if plan.obstacles and self.on_nonconvex == "error":
             reasons = "; ".join(str(obstacle) for obstacle in plan.obstacles)
-            raise ModelExportError(f"outline: {reasons}; exclude them, or set on_nonconvex: skip")
+            raise ModelExportError(f"outline: {reasons}; exclude them, or set on_nonconvex: skip or split")
         notes = [f"left in place: {obstacle}" for obstacle in plan.obstacles]
+        notes += [f"split: {split}" for split in plan.splits]
         notes += [f"not shared: {miss}" for miss in plan.near_misses() if miss.alike]
         calls = sum(len(function.group.instances) for function in plan.functions)
         if plan.functions:

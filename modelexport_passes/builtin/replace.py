@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from modelexport_passes.errors import ConfigError, ModelExportError
 from modelexport_passes.pass_base import ModelPass, Outcome
-from modelexport_passes.scopes.ledger import MODULE_KEY
+from modelexport_passes.scopes.ledger import MODULE_KEY, PART_KEY
 from modelexport_passes.scopes.tags import retag, tag_templates
 from modelexport_passes.scopes.walk import all_nodes, owned_nodes
 from modelexport_passes.surgery.body import drop_uncalled, fingerprint, reachable
@@ -81,6 +81,12 @@ class Replace(ModelPass):
         if not chosen:
             notes = [f"no function fits {', '.join(self.modules)}; outline makes functions of modules"]
             return Outcome(model, False, figures={"functions": 0, "calls": 0}, notes=notes)
+        parts = [f"{key[0]}::{key[1]}" for key in chosen if PART_KEY in model.functions[key].metadata_props]
+        if parts:
+            raise ModelExportError(
+                f"replace: {', '.join(parts)} is a part of a module (outline: on_nonconvex: split), and a body or an "
+                "operation is for the whole; inline these first, or name another class"
+            )
         calls = [node for node in all_nodes(model) if node.op_identifier() in chosen]
         upkeep, called = LedgerUpkeep(model), reachable(model)
         changed = self._as_op(model, chosen, calls) if self.as_op is not None else self._bodies(model, chosen)

@@ -71,7 +71,7 @@ def inline(model: ir.Model, selected: Selected, wanted: Callable[[Scope | None],
     for key in gone:
         del model.functions[key]
     if some_stay:
-        record_differences(ledger, before, scopes_at_calls(model, ledger, ()))
+        record_differences(model, ledger, before)
     _tidy(model, {domain for domain, _, _ in gone}, ledger)
     return Inlined(instantiation.calls, gone)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from modelexport_passes.scopes.compose import scope_in_call
-from modelexport_passes.scopes.ledger import Call, Ledger
-from modelexport_passes.scopes.scope import Scope, format_frames, format_scope, scope_of
+from modelexport_passes.scopes.ledger import Call, Ledger, call_key, part_of
+from modelexport_passes.scopes.scope import Scope, format_scope, scope_of
 from modelexport_passes.scopes.walk import owned_nodes
 
 Identifiers = Collection[ir.OperatorIdentifier]
@@ -29,12 +29,14 @@ class _Place:
         body: the nodes.
         function: whose body it is; None for the main graph.
         call: scope of the call; None if unknown.
-        key: the call in the ledger's words; "" in the main graph and where it is unknown.
+        differs: what the ledger says of the call.
+        key: the call around in the ledger's words; "" in the main graph and where it is unknown.
     """
 
     body: ir.Graph | ir.Function
     function: ir.Function | None
     call: Scope | None
+    differs: Call
     key: str
 
 
@@ -47,7 +49,7 @@ def scopes_at_calls(model: ir.Model, ledger: Ledger, through: Identifiers) -> Ru
         through: functions that are looked through: their operations count as those of the function around them.
     """
     runs: Runs = defaultdict(list)
-    for key, node, scope in _walk(model, _Place(model.graph, None, None, ""), ledger, through):
+    for key, node, scope in _walk(model, _Place(model.graph, None, None, Call(), ""), ledger, through):
         if key:
             runs[key].append((node, scope))
     return runs
@@ -56,30 +58,52 @@ def scopes_at_calls(model: ir.Model, ledger: Ledger, through: Identifiers) -> Ru
 def _walk(
     model: ir.Model, place: _Place, ledger: Ledger, through: Identifiers
 ) -> Iterator[tuple[str, ir.Node, Scope | None]]:
-    differs = ledger.call(format_frames(place.call.frames)) if place.call is not None else Call()
     for node in owned_nodes(place.body):
         scope = scope_of(node)
         if place.function is not None:
-            scope = scope_in_call(node, place.function, place.call, differs)
+            scope = scope_in_call(node, place.function, place.call, place.differs)
         callee = model.functions.get(node.op_identifier())
         seen_through = callee is not None and callee.identifier() in through
         if not seen_through:
             yield place.key, node, scope
         if callee is not None:
-            own = format_frames(scope.frames) if scope is not None else ""
-            inner = _Place(callee, callee, scope, place.key if seen_through else own)
-            yield from _walk(model, inner, ledger, through)
+            inner = _entered(callee, node, scope, ledger)
+            yield from _walk(model, replace(inner, key=place.key) if seen_through else inner, ledger, through)
 
 
-def record_differences(ledger: Ledger, before: Runs, after: Runs) -> None:
+def _entered(callee: ir.Function, call: ir.Node, scope: Scope | None, ledger: Ledger) -> _Place:
+    """The body of a function at a call of this absolute scope."""
+    if scope is None:
+        return _Place(callee, callee, None, Call(), "")
+    return _Place(callee, callee, scope, ledger.call(scope.frames, call), call_key(scope.frames, part_of(call)))
+
+
+def record_differences(model: ir.Model, ledger: Ledger, before: Runs) -> None:
     """Note in the ledger every scope that a body would now give otherwise than before; drop calls that are gone."""
-    for key, runs in after.items():
-        known = before.get(key, [])
-        if len(known) != len(runs):
-            continue  # a call that was not there before: of a function that was inside of what is gone
-        for (_, scope), (node, now) in zip(known, runs, strict=True):
-            if scope != now or (scope is not None and now is not None and scope.source != now.source):
-                entry = ledger.calls.setdefault(key, Call())
-                entry.scopes[str(node.name)] = "" if scope is None else format_scope(scope)
-    for key in ledger.calls.keys() - after.keys():
+    reached: set[str] = set()
+    places = [_Place(model.graph, None, None, Call(), "")]
+    while places:
+        place = places.pop()
+        nodes = list(owned_nodes(place.body))
+        # Not a call that was not there before: of a function that was inside of what is gone.
+        known = before.get(place.key, ()) if place.key not in reached else ()
+        reached.add(place.key)
+        for at, node in enumerate(nodes):
+            scope = scope_of(node)
+            if place.function is not None:
+                scope = scope_in_call(node, place.function, place.call, place.differs)
+            if len(known) == len(nodes) and not _same(known[at][1], scope):
+                scope = known[at][1]
+                ledger.calls.setdefault(place.key, Call()).scopes[str(node.name)] = (
+                    "" if scope is None else format_scope(scope)
+                )
+            callee = model.functions.get(node.op_identifier())
+            if callee is not None:
+                # What the call is in the ledger's words depends on what was noted of those around it.
+                places.append(_entered(callee, node, scope, ledger))
+    for key in ledger.calls.keys() - reached:
         del ledger.calls[key]
+
+
+def _same(scope: Scope | None, other: Scope | None) -> bool:
+    return scope == other and (scope is None or other is None or scope.source == other.source)

@@ -14,7 +14,6 @@ from modelexport_passes.scopes.ledger import MODULE_KEY, ORIGIN_KEY, Call, Ledge
 from modelexport_passes.scopes.scope import (
     SCOPE_KEY,
     Scope,
-    format_frames,
     set_scope,
 )
 from modelexport_passes.unique_names import Names
@@ -111,11 +110,11 @@ class Instantiation:
             body.copy(inner)
         return body.finish(len(node.outputs))
 
-    def particular(self, scope: Scope | None, site: Site) -> Call:
+    def particular(self, call: ir.Node, scope: Scope | None, site: Site) -> Call:
         """What the ledger says of a call."""
         if scope is None or site.inside:
             return Call()
-        return self._ledger.call(format_frames(scope.frames))
+        return self._ledger.call(scope.frames, call)
 
 
 def _check_arity(node: ir.Node, function: ir.Function) -> None:
@@ -144,7 +143,7 @@ class _BodyCopy:
         self._site = site
         self._scope = scope
         self._prefix = prefix
-        self._particular = instantiation.particular(scope, site)
+        self._particular = instantiation.particular(call, scope, site)
         self._attributes = {
             **{name: attribute for name, attribute in function.attributes.items() if attribute.value is not None},
             **attributes,

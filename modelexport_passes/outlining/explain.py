@@ -41,11 +41,11 @@ class NearMiss:
 
 def near_misses(bodies: Bodies) -> list[NearMiss]:
     """For each class with several functions: the first of them beside each of the others."""
-    by_class: dict[str, list[Region]] = defaultdict(list)
+    by_class: dict[tuple[str, int], list[Region]] = defaultdict(list)
     for group in bodies.groups:
-        by_class[group.body.frame.class_name].append(group.body)
+        by_class[group.body.frame.class_name, group.body.part].append(group.body)
     misses: list[NearMiss] = []
-    for class_name, regions in sorted(by_class.items()):
+    for (class_name, _), regions in sorted(by_class.items()):
         first = regions[0]
         for other in regions[1:]:
             alike = first.frames[:-1] == other.frames[:-1] and kind_of_call(first.frame) == kind_of_call(other.frame)
@@ -70,7 +70,7 @@ def _item_difference(a: Item | None, b: Item | None, bodies: Bodies) -> str | No
         return f"{_describe(a or b)} is in one of them only"
     if isinstance(a, Region) and isinstance(b, Region):
         if bodies.group_of[a] is bodies.group_of[b]:
-            return None
+            return None if a.part == b.part else f"{_describe(a)} and {_describe(b)}"
         if a.frame.class_name == b.frame.class_name:
             return f"in {a.frame.path}: {difference(a, b, bodies)}"
         return f"{_describe(a)} and {_describe(b)}"

@@ -17,9 +17,11 @@ from modelexport_passes.scopes.ledger import (
     CALLS_KEY,
     MODULE_KEY,
     ORIGIN_KEY,
+    PART_KEY,
     Call,
     Ledger,
     Original,
+    call_key,
     read_ledger,
     write_ledger,
 )
@@ -28,7 +30,6 @@ from modelexport_passes.scopes.scope import (
     SCOPE_KEY,
     Scope,
     Source,
-    format_frames,
     format_scope,
     scope_of,
     set_scope,
@@ -72,6 +73,9 @@ def _record_function(model: ir.Model, function: FunctionPlan, bodies: Bodies, ma
         instance.record_bases(ledger)
     model_function = model.functions[(function.domain, function.name, "")]
     model_function.metadata_props[MODULE_KEY] = body.frame.class_name
+    parts = sorted({region.part for region in instances})
+    if any(parts):
+        model_function.metadata_props[PART_KEY] = ",".join(map(str, parts))
     model_function.metadata_props[CALLS_KEY] = json.dumps([str(region.frame) for region in instances])
 
 
@@ -80,7 +84,7 @@ class _Instance:
 
     def __init__(self, region: Region, bodies: Bodies) -> None:
         self.region = region
-        self.key = format_frames(region.frames)
+        self.key = call_key(region.frames, region.part)
         stacks = {frames for item in bodies.layout[region] for frames in _stacks(item)}
         self.bases: Bases = call_bases(stacks, region.frames)
         self._relative: dict[Frames, Frames | None] = {}

@@ -46,7 +46,7 @@ def lay_out(every: Sequence[Op], root: Region) -> tuple[dict[Region, list[Item]]
         ops = [op for op in every if not op.withdrawn]
         first, sizes = _extent(ops)
         levels = {region: _by_position(items, first) for region, items in _items(ops, root).items()}
-        edges = _edges(ops, _out_of_order(ops, levels))
+        edges = edges_at(_out_of_order(ops, levels), ops)
         layout: dict[Region, list[Item]] = {}
         stuck: list[tuple[Edges, list[Item]]] = []
         for region, items in levels.items():
@@ -127,9 +127,9 @@ def _items(ops: Iterable[Op], root: Region) -> dict[Region, list[Item]]:
     return {region: list(found) for region, found in items.items()}
 
 
-def _edges(ops: Iterable[Op], wanted: Collection[Region]) -> dict[Region, Edges]:
+def edges_at(levels: Iterable[Region], ops: Iterable[Op]) -> dict[Region, Edges]:
     """For each of these regions, which of its items must come before which."""
-    edges: dict[Region, Edges] = {region: defaultdict(dict) for region in wanted}
+    edges: dict[Region, Edges] = {region: defaultdict(dict) for region in levels}
     for op in ops if edges else ():
         for wire in op.reads():
             producer = wire.producer

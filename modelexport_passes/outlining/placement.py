@@ -61,6 +61,15 @@ def repair(ops: Sequence[Op], root: Region) -> list[Op]:
     return clones
 
 
+def place_constants(ops: Sequence[Op], root: Region) -> list[Op]:
+    """Clone constants into regions that were made after `repair`, for those who read them there; returns the clones."""
+    constants = [op for op in ops if op.constant and not op.withdrawn]
+    clones: list[Op] = []
+    for op in sorted(constants, key=lambda op: op.order, reverse=True):
+        clones += _clone_to_readers(op, root if op.copy_of is None else op.region)
+    return clones + _embed_initializers(ops, clones, root)
+
+
 # --- constants -------------------------------------------------------------------------------------------------------
 
 
@@ -149,7 +158,7 @@ def _clone(op: Op, region: Region, readers: Sequence[list[Op]]) -> Op:
         for reader in dict.fromkeys(there):
             reader.reroute(wire, own)
         copy.outs.append(own)
-    copy.copy_of = op.outs
+    copy.copy_of = op.outs if op.copy_of is None else op.copy_of
     _localise(copy)
     return copy
 

@@ -15,6 +15,7 @@ from modelexport_passes.outlining.naming import Formal, function_identity, name_
 from modelexport_passes.outlining.placement import repair
 from modelexport_passes.outlining.regions import Frames, Region, Selection, find_regions
 from modelexport_passes.outlining.sharing import Bodies, Group, share
+from modelexport_passes.outlining.splitting import Split, lay_out_in_parts, number_parts
 from modelexport_passes.unique_names import Names
 
 
@@ -44,12 +45,14 @@ class OutlinePlan:
         bodies: the regions, their order and what they share.
         functions: what to make, callers before callees, in call order.
         obstacles: module calls that cannot be cut, with the reason.
+        splits: module calls that become several calls, with the reason.
     """
 
     ops: list[Op]
     bodies: Bodies
     functions: list[FunctionPlan]
     obstacles: list[Obstacle]
+    splits: list[Split]
 
     def near_misses(self) -> list[NearMiss]:
         """Why calls of one class did not share."""
@@ -61,7 +64,7 @@ class OutlinePlan:
             f"for {', '.join(map(str, plan.group.instances))}"
             for plan in self.functions
         ]
-        return "\n".join(lines + [str(obstacle) for obstacle in self.obstacles])
+        return "\n".join([*lines, *map(str, self.splits), *map(str, self.obstacles)])
 
 
 def plan_outline(
@@ -71,6 +74,7 @@ def plan_outline(
     taken: Collection[tuple[str, str]],
     own_calls: Mapping[ir.Node, int],
     lift: bool,
+    split: bool = False,
     min_nodes: int = 1,
     min_calls: int = 1,
 ) -> OutlinePlan:
@@ -83,12 +87,13 @@ def plan_outline(
         own_calls: calls that an earlier outlining made, which lie in the region around their module call, and the
             number of operations that each stands for.
         lift: let constants that differ between like modules become inputs.
+        split: let module calls that others lie between become several calls.
         min_nodes: module calls with fewer operations, those of calls inside included, stay in their caller.
         min_calls: bodies that fewer module calls share stay in their callers.
     """
     few: set[Frames] = set()
     while True:
-        plan = _plan(graph, selection, taken, own_calls, few, lift=lift, min_nodes=min_nodes)
+        plan = _plan(graph, selection, taken, own_calls, few, lift=lift, split=split, min_nodes=min_nodes)
         found = {
             region.frames
             for group in plan.bodies.groups
@@ -108,6 +113,7 @@ def _plan(
     unwanted: Collection[Frames],
     *,
     lift: bool,
+    split: bool,
     min_nodes: int,
 ) -> OutlinePlan:
     root = Region((), None)
@@ -124,18 +130,20 @@ def _plan(
     ops += repair(ops, root)
     if min_nodes > 1:
         dissolve(_small(ops, min_nodes), ops, root)
-    layout, obstacles = lay_out(ops, root)
+    lay = lay_out_in_parts if split else lay_out
+    layout, obstacles = lay(ops, root)
     while True:
         results = find_results(layout, root)
         dead = [region for region, wires in results.items() if not wires]
         if not dead:
             break
         dissolve(dead, ops, root)
-        layout, more = lay_out(ops, root)
+        layout, more = lay(ops, root)
         obstacles += more
+    splits = number_parts(layout, root, obstacles) if split else []
     bodies = Bodies(root, layout, results)
     share(bodies, lift=lift)
-    return OutlinePlan(ops, bodies, _name_functions(bodies, taken), obstacles)
+    return OutlinePlan(ops, bodies, _name_functions(bodies, taken), [] if split else obstacles, splits)
 
 
 def _small(ops: Sequence[Op], min_nodes: int) -> list[Region]:

@@ -21,14 +21,16 @@ class Region:
         parent: the region it lies in; None for the root.
         children: regions that lie in it.
         depth: number of regions above it.
+        part: which part of the module call it is, from 1; 0 if it is the whole call.
     """
 
-    __slots__ = ("children", "depth", "frames", "parent")
+    __slots__ = ("children", "depth", "frames", "parent", "part")
 
     def __init__(self, frames: Frames, parent: Region | None) -> None:
         self.frames = frames
         self.parent = parent
-        self.children: dict[Frames, Region] = {}
+        self.children: dict[Region, None] = {}
+        self.part = 0
         self.depth: int = 0 if parent is None else parent.depth + 1
 
     @property
@@ -37,22 +39,33 @@ class Region:
         return self.frames[-1]
 
     def __str__(self) -> str:
-        return str(self.frame) if self.frames else "(main graph)"
+        if not self.frames:
+            return "(main graph)"
+        return f"{self.frame} (part {self.part})" if self.part else str(self.frame)
 
     def child(self, frames: Frames) -> Region:
-        """The region of this stack, made if there is none."""
-        region = self.children.get(frames)
-        if region is None:
-            region = self.children[frames] = Region(frames, self)
+        """A new region of this stack, directly in this one."""
+        region = Region(frames, self)
+        self.children[region] = None
         return region
+
+    def move(self, parent: Region) -> None:
+        """Lie in another region."""
+        assert self.parent is not None
+        del self.parent.children[self]
+        self.parent = parent
+        parent.children[self] = None
+        for region in self.descend():
+            assert region.parent is not None
+            region.depth = region.parent.depth + 1
 
     def dissolve(self) -> None:
         """Leave the tree: the regions below it go to the region above."""
         assert self.parent is not None
-        del self.parent.children[self.frames]
-        for frames, child in self.children.items():
+        del self.parent.children[self]
+        for child in self.children:
             child.parent = self.parent
-            self.parent.children[frames] = child
+            self.parent.children[child] = None
         for region in self.descend():
             region.depth -= 1
 
@@ -62,7 +75,7 @@ class Region:
         while stack:
             region = stack.pop()
             yield region
-            stack.extend(region.children.values())
+            stack.extend(region.children)
 
 
 def lowest_common(a: Region, b: Region) -> Region:

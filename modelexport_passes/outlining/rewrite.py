@@ -13,6 +13,7 @@ from modelexport_passes.outlining.plan import FunctionPlan, OutlinePlan
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.outlining.sharing import Bodies, Column, Group
 from modelexport_passes.outlining.types import Shapes, common_shape, general_shapes
+from modelexport_passes.scopes.ledger import PART_KEY
 from modelexport_passes.scopes.walk import has_bodies, owned_nodes, subgraphs_of
 from modelexport_passes.unique_names import Names
 
@@ -196,6 +197,8 @@ class _Body:
             outputs=[_result(wire, self._shapes) for wire in self._bodies.results[region]],
             name=self._node_names.take(self._call_name(region)),
         )
+        if region.part:
+            node.metadata_props[PART_KEY] = str(region.part)
         self.values.update(zip(self._bodies.results[region], node.outputs, strict=True))
         return node
 

@@ -146,7 +146,7 @@ def _body_key(region: Region, bodies: Bodies, *, constant_values: bool) -> Hasha
         if isinstance(item, Op):
             rows.append(operator_key(item, constant_value=constant_values))
         else:
-            rows.append(bodies.group_of[item].number)
+            rows.append((bodies.group_of[item].number, item.part))
         rows.append(tuple([None if wire is None else made.get(wire, _OUTSIDE) for wire in bodies.reads_of(item)]))
         for wire in bodies.results_of(item):
             made[wire] = len(made)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from modelexport_passes.scopes.compose import scope_in_call
-from modelexport_passes.scopes.ledger import Call, read_ledger
-from modelexport_passes.scopes.scope import Frame, Scope, Source, format_frames, scope_of
+from modelexport_passes.scopes.ledger import Call, Ledger, read_ledger
+from modelexport_passes.scopes.scope import Frame, Scope, Source, scope_of
 from modelexport_passes.scopes.walk import owned_nodes
 
 Frames = tuple[Frame, ...]
@@ -39,8 +39,7 @@ def operations(model: ir.Model) -> Iterator[Operation]:
 
     Visits: main graph, subgraphs, functions at each call. Functions that call themselves are not entered.
     """
-    calls = read_ledger(model).calls
-    yield from _in_container(model, model.graph, _Place((), {}, Call(), calls, entered=()))
+    yield from _in_container(model, model.graph, _Place((), {}, Call(), read_ledger(model), entered=()))
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,14 @@ class _Place:
         frames: scope of the call; None if unknown.
         actuals: what the formals stand for, down to the main graph.
         differs: how this call differs from the shared body.
-        calls: the ledger, by absolute scope.
+        ledger: how calls differ.
         entered: the functions that are running.
     """
 
     frames: Frames | None
     actuals: Mapping[ir.Value, ir.Value | None]
     differs: Call
-    calls: Mapping[str, Call]
+    ledger: Ledger
     entered: tuple[ir.Function, ...]
 
 
@@ -71,15 +70,17 @@ def _in_container(model: ir.Model, container: ir.Graph | ir.Function, place: _Pl
         frames = scope.frames if scope else None
         yield Operation(node, frames, scope.source if scope else None, callee, weights)
         if callee is not None and callee not in place.entered:
-            yield from _in_container(model, callee, _entered(callee, inputs, scope, place))
+            yield from _in_container(model, callee, _entered(node, callee, inputs, scope, place))
 
 
-def _entered(callee: ir.Function, inputs: list[ir.Value | None], scope: Scope | None, place: _Place) -> _Place:
+def _entered(
+    call: ir.Node, callee: ir.Function, inputs: list[ir.Value | None], scope: Scope | None, place: _Place
+) -> _Place:
     return _Place(
         frames=scope.frames if scope else None,
         actuals=dict(zip(callee.inputs, inputs, strict=False)),
-        differs=place.calls.get(format_frames(scope.frames), Call()) if scope else Call(),
-        calls=place.calls,
+        differs=place.ledger.call(scope.frames, call) if scope else Call(),
+        ledger=place.ledger,
         entered=(*place.entered, callee),
     )
 

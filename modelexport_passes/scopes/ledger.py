@@ -14,6 +14,8 @@ from typing import Any
 
 import onnx_ir as ir
 
+from modelexport_passes.scopes.scope import Frame, format_frames
+
 LEDGER_KEY = "pkg.modelexport_passes.ledger"
 """Metadata key of the ledger on the model."""
 
@@ -25,6 +27,20 @@ MODULE_KEY = "pkg.modelexport_passes.module"
 
 CALLS_KEY = "pkg.modelexport_passes.calls"
 """Metadata key on a function: JSON list of the module calls it serves, ``path@call``."""
+
+PART_KEY = "pkg.modelexport_passes.part"
+"""Metadata key on a call: which part of the module call it is, from 1, where that was cut into parts. On the function
+of such calls: the parts that it is, ``1,2``."""
+
+
+def call_key(frames: tuple[Frame, ...], part: int) -> str:
+    """A call of a function in the ledger's words: its absolute frames, and which part of the module call it is."""
+    return f"{format_frames(frames)}|{part}" if part else format_frames(frames)
+
+
+def part_of(call: ir.Node) -> int:
+    """Which part of a module call a node calls, from 1; 0 if it is the whole call."""
+    return int(call.metadata_props.get(PART_KEY, 0))
 
 
 @dataclass
@@ -59,14 +75,16 @@ class Original:
 
 @dataclass
 class Ledger:
-    """All calls that differ, by the absolute scope of the call, and all originals, by value name."""
+    """All calls that differ, by `call_key`, and all originals, by value name."""
 
     calls: dict[str, Call] = field(default_factory=dict[str, Call])
     originals: dict[str, Original] = field(default_factory=dict[str, Original])
 
-    def call(self, scope: str) -> Call:
-        """The entry of a call; an empty one if it has none."""
-        return self.calls.get(scope) or Call()
+    def call(self, frames: tuple[Frame, ...], call: ir.Node) -> Call:
+        """The entry of a call whose absolute scope has these frames; an empty one if it has none."""
+        if not self.calls:
+            return Call()
+        return self.calls.get(call_key(frames, part_of(call))) or Call()
 
 
 def read_ledger(model: ir.Model) -> Ledger:
@@ -76,14 +94,14 @@ def read_ledger(model: ir.Model) -> Ledger:
         return Ledger()
     data: Mapping[str, Any] = json.loads(text)
     return Ledger(
-        {scope: Call(**entry) for scope, entry in data["calls"].items()},
+        {key: Call(**entry) for key, entry in data["calls"].items()},
         {name: Original(**entry) for name, entry in data["originals"].items()},
     )
 
 
 def write_ledger(model: ir.Model, ledger: Ledger) -> None:
     """Keep the ledger on the model; an empty one leaves no entry."""
-    calls = {scope: _filled(entry) for scope, entry in sorted(ledger.calls.items()) if _filled(entry)}
+    calls = {key: _filled(entry) for key, entry in sorted(ledger.calls.items()) if _filled(entry)}
     if not calls and not ledger.originals:
         model.metadata_props.pop(LEDGER_KEY, None)
         return

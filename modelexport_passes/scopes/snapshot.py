@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from modelexport_passes.scopes.ledger import ORIGIN_KEY
+from modelexport_passes.scopes.ledger import ORIGIN_KEY, PART_KEY
 from modelexport_passes.scopes.origins import ORIGINS_KEY, parse_origins
 from modelexport_passes.scopes.scope import SCOPE_KEY, Scope, parse_scope
 
-KEPT = (SCOPE_KEY, ORIGINS_KEY, ORIGIN_KEY)
+KEPT = (SCOPE_KEY, ORIGINS_KEY, ORIGIN_KEY, PART_KEY)
 """Metadata keys of a node that are kept."""
 
 _CONSTANTS = frozenset({"Constant", "ConstantOfShape"})

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.scopes.ledger import MODULE_KEY, Call, Ledger, read_ledger
 from modelexport_passes.scopes.relative import Frames, to_absolute
-from modelexport_passes.scopes.scope import format_frames, parse_scope, scope_of
+from modelexport_passes.scopes.scope import parse_scope, scope_of
 from modelexport_passes.scopes.walk import owned_nodes
 
 _SHOWN = 5
@@ -24,7 +24,7 @@ def function_of(model: ir.Model, node: ir.Node) -> ir.Function | None:
     return function if function is not None and MODULE_KEY in function.metadata_props else None
 
 
-def stacks(model: ir.Model) -> Iterator[tuple[Frames, ir.Function | None]]:
+def stacks(model: ir.Model) -> Iterator[tuple[Frames, ir.Node, ir.Function | None]]:
     """The absolute frames of every operation and call, each call before what is in it, and the function it calls.
 
     Visits: main graph, subgraphs, functions of modules at each of their calls. Unknown scopes are left out.
@@ -34,7 +34,7 @@ def stacks(model: ir.Model) -> Iterator[tuple[Frames, ir.Function | None]]:
 
 def _in_container(
     model: ir.Model, container: ir.Graph | ir.Function, module: Frames, differs: Call, ledger: Ledger
-) -> Iterator[tuple[Frames, ir.Function | None]]:
+) -> Iterator[tuple[Frames, ir.Node, ir.Function | None]]:
     for node in owned_nodes(container):
         own = differs.scopes.get(node.name or "")
         scope = scope_of(node) if own is None else parse_scope(own) if own else None
@@ -42,9 +42,9 @@ def _in_container(
             continue
         frames = to_absolute(scope.frames, module, differs.bases) if scope.relative else scope.frames
         function = function_of(model, node)
-        yield frames, function
+        yield frames, node, function
         if function is not None:
-            yield from _in_container(model, function, frames, ledger.call(format_frames(frames)), ledger)
+            yield from _in_container(model, function, frames, ledger.call(frames, node), ledger)
 
 
 def find_call(model: ir.Model, module: str, what: str) -> Frames:
@@ -59,7 +59,7 @@ def find_call(model: ir.Model, module: str, what: str) -> Frames:
     Raises:
         ModelExportError: no call is meant, or several, or the root.
     """
-    calls = {frames[:depth]: None for frames, _ in stacks(model) for depth in range(1, len(frames) + 1)}
+    calls = {frames[:depth]: None for frames, _, _ in stacks(model) for depth in range(1, len(frames) + 1)}
     if not calls:
         raise ModelExportError(f"{what}: no operation of the model has a scope; run recover-scopes first")
     path = module.removesuffix("@0")

@@ -15,9 +15,9 @@ from modelexport_passes.outlining.facts import record
 from modelexport_passes.outlining.plan import plan_outline
 from modelexport_passes.outlining.regions import Selection
 from modelexport_passes.outlining.rewrite import rewrite
-from modelexport_passes.scopes.ledger import read_ledger
+from modelexport_passes.scopes.ledger import PART_KEY, read_ledger
 from modelexport_passes.scopes.relative import Frames, to_relative
-from modelexport_passes.scopes.scope import Frame, format_frames, scope_of
+from modelexport_passes.scopes.scope import Frame, scope_of
 from modelexport_passes.scopes.tags import METADATA_IR_VERSION, retag, tag_templates
 from modelexport_passes.scopes.walk import all_nodes, owned_nodes
 from modelexport_passes.surgery.calls import find_call, function_of
@@ -52,7 +52,11 @@ def extract(model: ir.Model, module: str) -> ir.Model:
             if container is None:
                 _cut(work, target)
                 container, calls = target, _calls(work)
-            bases = read_ledger(work).call(format_frames(container)).bases
+            if PART_KEY in calls[container].metadata_props:
+                raise ModelExportError(
+                    f"extract: {container[-1]} was cut into parts, and none of them is the module; inline it first"
+                )
+            bases = read_ledger(work).call(container, calls[container]).bases
             rest = to_relative(target, container, bases)
             stand_alone(work, calls[container], container)
             target = (Frame("", container[-1].class_name), *(rest or ()))

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from modelexport_passes.scopes.ledger import ORIGIN_KEY, Ledger, read_ledger
 from modelexport_passes.scopes.relative import to_absolute
-from modelexport_passes.scopes.scope import Scope, format_frames, scope_of, set_scope
+from modelexport_passes.scopes.scope import Scope, scope_of, set_scope
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 from modelexport_passes.surgery.invariants import MAIN, Calls, Invariants, Place, find_homes, find_invariants
 from modelexport_passes.unique_names import Names
@@ -174,7 +174,7 @@ class _Move:
         scope, around = scope_of(node), scope_of(call)
         if scope is None or not scope.relative or around is None:
             return scope if scope is not None and not scope.relative else None
-        bases = {} if around.relative else self._ledger.call(format_frames(around.frames)).bases
+        bases = {} if around.relative else self._ledger.call(around.frames, call).bases
         frames = to_absolute(scope.frames, around.frames, bases, inside=place != MAIN)
         return Scope(frames, scope.source, relative=around.relative)
 

@@ -35,13 +35,14 @@ class Rooting:
 
     Args:
         model: the model that the call is in.
-        frames: the call.
+        call: the call.
+        frames: its absolute scope.
     """
 
-    def __init__(self, model: ir.Model, frames: Frames) -> None:
+    def __init__(self, model: ir.Model, call: ir.Node, frames: Frames) -> None:
         self._ledger = read_ledger(model)
         self._frames = frames
-        self._call = self._ledger.call(format_frames(frames))
+        self._call = self._ledger.call(frames, call)
 
     def body(self, function: ir.Function) -> None:
         """Give the nodes of the body, which will be the main graph, the scopes that they have in this call."""
@@ -86,9 +87,10 @@ class Rooting:
         ledger = Ledger()
         root = Frame("", self._frames[-1].class_name)
         for key, call in self._ledger.calls.items():
-            frames = to_relative(parse_scope(f"export|{key}").frames, self._frames, self._call.bases)
+            text, bar, part = key.partition("|")
+            frames = to_relative(parse_scope(f"export|{text}").frames, self._frames, self._call.bases)
             if frames:
-                ledger.calls[format_frames((root, *frames))] = self._rebased(call, root)
+                ledger.calls[f"{format_frames((root, *frames))}{bar}{part}"] = self._rebased(call, root)
         write_ledger(model, ledger)
         record_calls(model)
 
@@ -104,7 +106,7 @@ class Rooting:
 def record_calls(model: ir.Model) -> None:
     """Write on each function of a module which module calls it serves."""
     served: dict[ir.Function, dict[str, None]] = {}
-    for frames, function in stacks(model):
+    for frames, _, function in stacks(model):
         if function is not None:
             served.setdefault(function, {})[str(frames[-1])] = None
     for function, calls in served.items():

@@ -36,7 +36,7 @@ def stand_alone(model: ir.Model, call: ir.Node, frames: Frames) -> None:
     function = model.functions[call.op_identifier()]
     if any(value is not None and value.type is None for value in (*call.inputs, *call.outputs)):
         ShapeInferencePass(check_type=False, strict_mode=False)(model)
-    rooting = Rooting(model, frames)
+    rooting = Rooting(model, call, frames)
     rooting.body(function)
     actuals = _merge_equal(call, function)
     for formal, actual in (*actuals.items(), *zip(function.outputs, call.outputs, strict=False)):

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from modelexport_passes.scopes.ledger import read_ledger, write_ledger
-from modelexport_passes.scopes.scope import format_frames
+from modelexport_passes.scopes.ledger import call_key, part_of, read_ledger, write_ledger
 from modelexport_passes.surgery.calls import stacks
 
 
@@ -24,8 +23,11 @@ class LedgerUpkeep:
         self._functions = self._calls() if self._needed else {}
 
     def _calls(self) -> dict[str, ir.OperatorIdentifier]:
-        found = ((frames, function) for frames, function in stacks(self._model) if function is not None)
-        return {format_frames(frames): function.identifier() for frames, function in found}
+        return {
+            call_key(frames, part_of(node)): function.identifier()
+            for frames, node, function in stacks(self._model)
+            if function is not None
+        }
 
     def follow(self, kept: Mapping[ir.OperatorIdentifier, Mapping[str, str]]) -> None:
         """Let the ledger follow the nodes that changed, and forget those and the calls that are gone.

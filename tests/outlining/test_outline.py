@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 import modelexport_passes as mx
-from modelexport_passes.scopes.ledger import read_ledger
+from modelexport_passes.scopes.ledger import PART_KEY, read_ledger
 from modelexport_passes.scopes.scope import scope_of
 from tests.scoped_models import check, fingerprint, function_calls, run, scoped, tags_in
 
@@ -308,6 +308,70 @@ def test_on_nonconvex_error_fails_and_changes_nothing() -> None:
     with pytest.raises(mx.ModelExportError, match="is not convex"):
         mx.Outline(on_nonconvex="error")(model)
     assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_on_nonconvex_split_makes_a_call_of_each_part() -> None:
+    """What lies between stays between; scopes and tags are those of the one module call."""
+    model = scoped(NOT_CONVEX, NOT_CONVEX_SCOPES)
+    split = mx.Outline(on_nonconvex="split")
+    assert str(split.plan(model)).splitlines() == [
+        "pkg::Two(input_0, w) for m (part 1)",
+        "pkg::Linear(input_0, w) for v",
+        "pkg::Two_1(input_0, input_1) for m (part 2)",
+        "m into 2 parts: v between its operations",
+    ]
+    model = outlined(NOT_CONVEX, NOT_CONVEX_SCOPES, on_nonconvex="split")
+    assert tags_in(model.graph) == [("Two", "/Net/Two.m"), ("Linear", "/Net/Linear.v"), ("Two_1", "/Net/Two.m")]
+    assert [node.metadata_props.get(PART_KEY) for node in model.graph] == ["1", None, "2"]
+
+
+def test_parts_of_like_modules_share_and_constants_are_in_each_part() -> None:
+    """The calls of further instances, and modules that run again inside, come back from parts too."""
+    layer = """
+        b{n} = MatMul({x}, m.{n}.w)
+        c{n} = Mul(b{n}, two)
+        d{n} = Relu(c{n})
+        e{n} = MatMul(d{n}, out.{n}.w)
+        f{n} = Mul(e{n}, two)
+        g{n} = Relu(f{n})
+        {y} = Add(g{n}, d{n})
+    """
+    text = f"""
+    g (float[2,3] x) => (float[2,3] y)
+    <float[3,3] out.0.w = {{1,2,3,4,5,6,7,8,9}}, float[3,3] out.1.w = {{9,8,7,6,5,4,3,2,1}},
+     float[3,3] m.0.w = {{1,2,3,4,5,6,7,8,9}}, float[3,3] m.1.w = {{9,8,7,6,5,4,3,2,1}}>
+    {{
+        two = Constant <value = float {{2}}> ()
+        {layer.format(n=0, x="x", y="h")}
+        {layer.format(n=1, x="h", y="y")}
+    }}
+    """
+    scopes = {"two": "/Net/Two.m.0"}
+    for n, y in ((0, "h"), (1, "y")):
+        scopes |= {f"{name}{n}": f"/Net/Two.m.{n}" for name in "bcf"} | {y: f"/Net/Two.m.{n}"}
+        scopes |= {
+            f"d{n}": f"/Net/Two.m.{n}/Act.a",
+            f"g{n}": f"/Net/Two.m.{n}/Act.a@1",
+            f"e{n}": f"/Net/Linear.out.{n}",
+        }
+    model = outlined(text, scopes, on_nonconvex="split")
+    calls = function_calls(model)
+    assert [calls[name] for name in ("Two", "Two_1")] == ['["m.0", "m.1"]'] * 2
+    for name in ("Two", "Two_1"):
+        assert [node.op_type for node in model.functions["pkg", name, ""]].count("Constant") == 1
+    partly = model.clone()
+    mx.Inline(modules=["*.Act"])(partly)
+    mx.Inline()(partly)
+    assert fingerprint(partly) == fingerprint(scoped(text, scopes))
+
+
+def test_a_part_is_not_the_module_to_who_takes_it_out_or_replaces_it() -> None:
+    """Half a module has another signature, and computes something else."""
+    model = outlined(NOT_CONVEX, NOT_CONVEX_SCOPES, on_nonconvex="split")
+    with pytest.raises(mx.ModelExportError, match="m was cut into parts"):
+        mx.extract(model, "m")
+    with pytest.raises(mx.ModelExportError, match="Two_1 is a part of a module"):
+        mx.Replace(modules=["*.Two"], as_op="vendor.Two")(model)
 
 
 def test_captures_of_a_body_become_inputs_of_the_function() -> None:

@@ -245,7 +245,7 @@ def test_every_module_of_any_grouping_computes_its_part(text: str, seed: int) ->
     outlined = model.clone()
     mx.Outline()(outlined)
     for source in (model, outlined):
-        for name in sorted({str(frames[-1]) for frames, _ in stacks(source) if len(frames) > 1}):
+        for name in sorted({str(frames[-1]) for frames, *_ in stacks(source) if len(frames) > 1}):
             try:
                 part = mx.extract(source, name)
             except mx.ModelExportError as error:
