@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
@@ -11,9 +11,8 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from modelexport_passes.errors import ModelExportError
-from modelexport_passes.exporting.losses import losses
-from modelexport_passes.exporting.weights import all_tensors, data_location
-from modelexport_passes.garbage import collector_paused
+from modelexport_passes.exporting.deserialize import deserialize
+from modelexport_passes.exporting.weights import data_location
 
 _SHOWN = 5
 
@@ -30,15 +29,10 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     """
     source = Path(path)
     proto = _read(source)
-    found = list(itertools.islice(losses(proto), _SHOWN + 1))
-    if found:
-        more = f"; and more after these {_SHOWN}" if len(found) > _SHOWN else ""
-        raise ModelExportError(
-            f"load {source}: this file holds what onnx_ir cannot: {'; '.join(found[:_SHOWN])}{more}. Loading would "
-            "drop it and change the model; rewrite the file without it, with the tool that made it"
-        )
-    model = _deserialize(proto, source)
-    _locate_external_data(model, source)
+    # Absolute: a later chdir must not lose the weights. Not resolved: data lies beside the name the user gave.
+    directory = Path(os.path.abspath(source.parent))
+    model, external = deserialize(proto, f"load {source}", directory)
+    _check_external_data(external, directory, source)
     return model
 
 
@@ -68,38 +62,13 @@ def _neighbours(source: Path) -> str:
     return f"; {source.parent} has {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}" if names else ""
 
 
-def _deserialize(proto: onnx.ModelProto, source: Path) -> ir.Model:
-    try:
-        with collector_paused():
-            return ir.from_proto(proto)
-    except (ir.serde.SerdeError, ValueError, KeyError, NotImplementedError) as error:
-        raise ModelExportError(f"load {source}: the model is not valid: {_first_line(_root_cause(error))}") from error
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _first_line(error: BaseException) -> str:
-    if isinstance(error, KeyError):
-        return f"value {error} is used and never made"
-    return str(error).partition("\n")[0] or type(error).__name__
-
-
 # --- external data -------------------------------------------------------------------------------------------------
 
 
-def _locate_external_data(model: ir.Model, source: Path) -> None:
-    """Point external tensors at the model file's directory and check that their data is there."""
-    # Absolute: a later chdir must not lose the weights. Not resolved: data lies beside the name the user gave.
-    directory = Path(os.path.abspath(source.parent))
+def _check_external_data(tensors: Iterable[ir.ExternalTensor], directory: Path, source: Path) -> None:
+    """Check that the data of external tensors is there."""
     needed: dict[str, tuple[int, str]] = {}
-    for tensor in all_tensors(model):
-        if not isinstance(tensor, ir.ExternalTensor):
-            continue
-        tensor.base_dir = directory
+    for tensor in tensors:
         end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
         location = data_location(tensor)
         if end > needed.get(location, (-1, ""))[0]:

@@ -15,9 +15,9 @@ import onnx_ir as ir
 
 from modelexport_passes.config.factory import call_factory, importable, load_function
 from modelexport_passes.config.pipeline_file import ExportInput, HfInput, ModelInput
-from modelexport_passes.errors import ConfigError, MissingDependencyError, ModelExportError
+from modelexport_passes.errors import ConfigError, MissingDependencyError
+from modelexport_passes.exporting.deserialize import deserialize
 from modelexport_passes.exporting.files import load
-from modelexport_passes.exporting.losses import losses
 from modelexport_passes.exporting.record import ExportRecord, record_of
 from modelexport_passes.pipeline.report import InputReport, count
 
@@ -134,10 +134,4 @@ def _with_translations(options: Mapping[str, Any], where: str) -> dict[str, Any]
 
 
 def _deserialized(proto: onnx.ModelProto) -> ir.Model:
-    lost = next(iter(losses(proto)), None)
-    if lost is not None:
-        raise ModelExportError(f"pipeline input: the model holds what onnx_ir would drop: {lost}")
-    try:
-        return ir.from_proto(proto)
-    except (ir.serde.SerdeError, ValueError, KeyError) as error:
-        raise ModelExportError(f"pipeline input: the model is not valid: {error.__cause__ or error}") from error
+    return deserialize(proto, "pipeline input")[0]

@@ -41,13 +41,17 @@ def _without_weights(model: ir.Model) -> onnx.ModelProto:
     ]
     proto = to_proto(model, [*placeholders, *loaded])
     known = {value.name for value in proto.graph.input}
-    for tensor in list(proto.graph.initializer):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            if tensor.name not in known:
-                proto.graph.input.append(
-                    onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-                )
-            proto.graph.initializer.remove(tensor)
+    kept: list[onnx.TensorProto] = []
+    for tensor in proto.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            kept.append(tensor)
+        elif tensor.name not in known:
+            proto.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            )
+    if len(kept) < len(proto.graph.initializer):
+        del proto.graph.initializer[:]
+        proto.graph.initializer.extend(kept)
     return proto
 
 

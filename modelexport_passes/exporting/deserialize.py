@@ -1,0 +1,69 @@
+"""Protobuf to ``onnx_ir``: what cannot be held is refused, and nothing is lost without a word."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from modelexport_passes.errors import ModelExportError
+from modelexport_passes.exporting.losses import losses
+from modelexport_passes.exporting.reader import Reader, Uncommon
+from modelexport_passes.exporting.weights import all_tensors
+from modelexport_passes.garbage import collector_paused
+
+_SHOWN = 5
+
+
+def deserialize(
+    proto: onnx.ModelProto, what: str, directory: Path | None = None
+) -> tuple[ir.Model, list[ir.ExternalTensor]]:
+    """The model in a protobuf, and those of its tensors whose data is in other files.
+
+    Args:
+        proto: the model.
+        what: what is being read, for errors: ``load model.onnx``.
+        directory: where external data lies; None leaves it to where the process runs.
+
+    Raises:
+        ModelExportError: the model is not valid, or it holds something that ``onnx_ir`` would drop
+            (`modelexport_passes.exporting.losses`).
+    """
+    with collector_paused():
+        reader = Reader(directory or Path())
+        try:
+            return reader.model(proto), reader.external
+        except Uncommon:
+            model = _deserialize_uncommon(proto, what)
+        external = [tensor for tensor in all_tensors(model) if isinstance(tensor, ir.ExternalTensor)]
+        for tensor in external:
+            tensor.base_dir = directory or Path()
+        return model, external
+
+
+def _deserialize_uncommon(proto: onnx.ModelProto, what: str) -> ir.Model:
+    found = list(itertools.islice(losses(proto), _SHOWN + 1))
+    if found:
+        more = f"; and more after these {_SHOWN}" if len(found) > _SHOWN else ""
+        raise ModelExportError(
+            f"{what}: this file holds what onnx_ir cannot: {'; '.join(found[:_SHOWN])}{more}. Loading would "
+            "drop it and change the model; rewrite the file without it, with the tool that made it"
+        )
+    try:
+        return ir.from_proto(proto)
+    except (ir.serde.SerdeError, ValueError, KeyError, NotImplementedError) as error:
+        raise ModelExportError(f"{what}: the model is not valid: {_first_line(_root_cause(error))}") from error
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, KeyError):
+        return f"value {error} is used and never made"
+    return str(error).partition("\n")[0] or type(error).__name__

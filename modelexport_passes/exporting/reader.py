@@ -1,0 +1,268 @@
+"""Protobuf to ``onnx_ir``, for the files that nearly all are: in half of the time that ``onnx_ir.from_proto`` takes.
+
+What is out of the common (types other than tensors, quantization annotations, device configurations, a name declared
+twice, ...) is not read here at all: `Uncommon` is raised and the whole file is left to ``from_proto``. So there is one
+reader that knows everything, and this one, which reads what it knows to the same model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx_ir import serde
+
+_Values = dict[str, ir.Value]
+_Scopes = tuple[_Values, ...]
+_Infos = Mapping[str, onnx.ValueInfoProto]
+
+_FUNCTION_TYPES_VERSION = 10
+"""Before this IR version the types of values in functions stood, by custom, in the main graph."""
+
+
+class Uncommon(Exception):  # noqa: N818 - no fault of the file's: who catches it reads the file another way
+    """The file holds something that this reader does not know."""
+
+
+class Reader:
+    """Reads one model.
+
+    Args:
+        directory: where external data lies.
+
+    Attributes:
+        external: the tensors whose data lies outside of the file.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.external: list[ir.ExternalTensor] = []
+        self._directory = directory
+        # A frozen shape may be shared (onnx_ir.Shape), and models have few different ones.
+        self._types: dict[bytes, tuple[ir.DataType, ir.Shape | None]] = {}
+        # So may an attribute without a tensor or a graph: nothing in it can be changed in place.
+        self._plain: dict[bytes, ir.Attr] = {}
+
+    def model(self, proto: onnx.ModelProto) -> ir.Model:
+        """The model that ``onnx_ir.from_proto`` would make.
+
+        Raises:
+            Uncommon: it has to.
+        """
+        try:
+            return self._model(proto)
+        except (serde.SerdeError, ValueError) as error:
+            raise Uncommon from error  # not a valid model: the other reader says why
+
+    def _model(self, proto: onnx.ModelProto) -> ir.Model:
+        _require(not proto.training_info and not proto.configuration)
+        _require(not proto.functions or proto.ir_version >= _FUNCTION_TYPES_VERSION)
+        graph = self._graph(proto.graph, ())
+        graph.opset_imports.update(_opsets(proto.opset_import))
+        functions = [self._function(function) for function in proto.functions]
+        _require(len({function.identifier() for function in functions}) == len(functions))
+        return ir.Model(
+            graph,
+            ir_version=proto.ir_version,
+            producer_name=proto.producer_name if proto.HasField("producer_name") else None,
+            producer_version=proto.producer_version if proto.HasField("producer_version") else None,
+            domain=proto.domain if proto.HasField("domain") else None,
+            model_version=proto.model_version if proto.HasField("model_version") else None,
+            doc_string=proto.doc_string if proto.HasField("doc_string") else None,
+            functions=functions,
+            metadata_props=_metadata(proto.metadata_props),
+        )
+
+    def _function(self, proto: onnx.FunctionProto) -> ir.Function:
+        inputs = [ir.Value(name=name) for name in proto.input]
+        values: _Values = {str(value.name): value for value in inputs}
+        _require(len(values) == len(inputs))
+        infos = {info.name: info for info in proto.value_info}
+        nodes = self._nodes(proto.node, values, (values,), infos)
+        _require(all(name in values for name in proto.output))
+        graph = ir.Graph(
+            inputs,
+            [values[name] for name in proto.output],
+            nodes=nodes,
+            doc_string=proto.doc_string if proto.HasField("doc_string") else None,
+            opset_imports=_opsets(proto.opset_import),
+            name=f"{proto.name}_{proto.domain}__{proto.overload}" if proto.overload else "",
+            metadata_props=_metadata(proto.metadata_props),
+        )
+        attributes = [self._attribute(attribute, ()) for attribute in proto.attribute_proto]
+        attributes += [ir.Attr(name, ir.AttributeType.UNDEFINED, None) for name in proto.attribute]
+        return ir.Function(proto.domain, proto.name, proto.overload, graph=graph, attributes=attributes)
+
+    def _graph(self, proto: onnx.GraphProto, around: _Scopes) -> ir.Graph:
+        _require(not proto.quantization_annotation and not proto.sparse_initializer)
+        inputs = [ir.Value(name=info.name) for info in proto.input]
+        for info, value in zip(proto.input, inputs, strict=True):
+            self._describe(value, info)
+        values: _Values = {str(value.name): value for value in inputs}
+        infos = {info.name: info for info in proto.value_info}
+        initializers = [self._initializer(tensor, values, infos) for tensor in proto.initializer]
+        _require(len({value.name for value in initializers}) == len(initializers))
+        nodes = self._nodes(proto.node, values, (values, *around), infos)
+        _require(all(info.name in values for info in proto.output))
+        outputs = [values[info.name] for info in proto.output]
+        for info, value in zip(proto.output, outputs, strict=True):
+            self._describe(value, info)
+        return ir.Graph(
+            inputs,
+            outputs,
+            nodes=nodes,
+            initializers=initializers,
+            doc_string=proto.doc_string if proto.HasField("doc_string") else None,
+            name=proto.name if proto.HasField("name") else None,
+            metadata_props=_metadata(proto.metadata_props),
+        )
+
+    # --- values ------------------------------------------------------------------------------------------------------
+
+    def _initializer(self, proto: onnx.TensorProto, values: _Values, infos: _Infos) -> ir.Value:
+        name = proto.name
+        _require(bool(name))
+        tensor = self._tensor(proto)
+        known = values.get(name)
+        if known is not None:
+            known.const_value = tensor
+            return known
+        # Both are frozen: the tensor's own shape serves the value, as it does in onnx_ir.
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=_shape(tensor), const_value=tensor)
+        if name in infos:
+            self._describe(value, infos[name])
+        values[name] = value
+        return value
+
+    def _describe(self, value: ir.Value, info: onnx.ValueInfoProto) -> None:
+        """Give a value the type, the shape and the metadata that a file declares for it."""
+        key = info.type.SerializeToString()
+        known = self._types.get(key)
+        if known is None:
+            known = self._types[key] = _tensor_type(info.type)
+        dtype, value.shape = known
+        value.type = ir.TensorType(dtype)
+        if info.metadata_props:
+            value.metadata_props.update(_metadata(info.metadata_props) or {})
+        if info.doc_string:
+            value.doc_string = info.doc_string
+
+    def _tensor(self, proto: onnx.TensorProto) -> ir.TensorProtocol:
+        if proto.data_location != onnx.TensorProto.EXTERNAL:
+            return serde.deserialize_tensor(proto)
+        tensor = serde.deserialize_tensor(proto, self._directory)
+        assert isinstance(tensor, ir.ExternalTensor)
+        self.external.append(tensor)
+        return tensor
+
+    # --- nodes -------------------------------------------------------------------------------------------------------
+
+    def _nodes(
+        self, protos: Sequence[onnx.NodeProto], values: _Values, scopes: _Scopes, infos: _Infos
+    ) -> list[ir.Node]:
+        """Nodes in order. Their outputs are declared first: a graph need not be sorted."""
+        outputs: list[list[ir.Value]] = []
+        for proto in protos:
+            made: list[ir.Value] = []
+            for name in proto.output:
+                value = ir.Value(name=name)
+                made.append(value)
+                if name:
+                    _require(name not in values)
+                    values[name] = value
+                    if name in infos:
+                        self._describe(value, infos[name])
+            outputs.append(made)
+        return [self._node(proto, made, scopes) for proto, made in zip(protos, outputs, strict=True)]
+
+    def _node(self, proto: onnx.NodeProto, outputs: list[ir.Value], scopes: _Scopes) -> ir.Node:
+        values = scopes[0]
+        inputs = [values.get(name) or _outer(name, scopes) for name in proto.input]
+        attributes = proto.attribute and [self._attribute(attribute, scopes) for attribute in proto.attribute]
+        _require(not proto.device_configurations)
+        return ir.Node(
+            proto.domain,
+            proto.op_type,
+            inputs,
+            attributes,
+            overload=proto.overload,
+            outputs=outputs,
+            name=proto.name,
+            doc_string=proto.doc_string or None,
+            metadata_props=_metadata(proto.metadata_props),
+        )
+
+    def _attribute(self, proto: onnx.AttributeProto, scopes: _Scopes) -> ir.Attr:
+        kind = proto.type
+        if kind in _PLAIN or proto.ref_attr_name:
+            key = proto.SerializeToString()
+            known = self._plain.get(key)
+            if known is None:
+                known = self._plain[key] = serde.deserialize_attribute(proto)
+            return known
+        doc_string = proto.doc_string or None
+        if kind == onnx.AttributeProto.TENSOR:
+            return ir.Attr(proto.name, ir.AttributeType.TENSOR, self._tensor(proto.t), doc_string=doc_string)
+        if kind == onnx.AttributeProto.TENSORS:
+            tensors = [self._tensor(tensor) for tensor in proto.tensors]
+            return ir.Attr(proto.name, ir.AttributeType.TENSORS, tensors, doc_string=doc_string)
+        if kind == onnx.AttributeProto.GRAPH:
+            return ir.Attr(proto.name, ir.AttributeType.GRAPH, self._graph(proto.g, scopes), doc_string=doc_string)
+        if kind == onnx.AttributeProto.GRAPHS:
+            graphs = [self._graph(graph, scopes) for graph in proto.graphs]
+            return ir.Attr(proto.name, ir.AttributeType.GRAPHS, graphs, doc_string=doc_string)
+        raise Uncommon
+
+
+_PLAIN = frozenset(
+    {
+        onnx.AttributeProto.INT,
+        onnx.AttributeProto.INTS,
+        onnx.AttributeProto.FLOAT,
+        onnx.AttributeProto.FLOATS,
+        onnx.AttributeProto.STRING,
+        onnx.AttributeProto.STRINGS,
+    }
+)
+
+
+def _require(common: bool) -> None:  # noqa: FBT001 - reads as an assertion
+    if not common:
+        raise Uncommon
+
+
+def _outer(name: str, scopes: _Scopes) -> ir.Value | None:
+    """A value of the graphs around; None for an input that is left out."""
+    if not name:
+        return None
+    for values in scopes[1:]:
+        if name in values:
+            return values[name]
+    raise Uncommon
+
+
+def _metadata(entries: Sequence[onnx.StringStringEntryProto]) -> dict[str, str] | None:
+    if not entries:
+        return None
+    metadata = {entry.key: entry.value for entry in entries}
+    _require(len(metadata) == len(entries))
+    return metadata
+
+
+def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    versions = [(entry.domain, entry.version) for entry in imports]
+    _require(len({domain or "ai.onnx" for domain, _ in versions}) == len(versions))
+    return serde.deserialize_opset_import(list(imports))
+
+
+def _tensor_type(proto: onnx.TypeProto) -> tuple[ir.DataType, ir.Shape | None]:
+    _require(proto.WhichOneof("value") == "tensor_type" and not proto.denotation)
+    shape = serde.deserialize_type_proto_for_shape(proto)
+    return ir.DataType(proto.tensor_type.elem_type), shape
+
+
+def _shape(tensor: ir.TensorProtocol) -> ir.Shape:
+    shape = tensor.shape
+    assert isinstance(shape, ir.Shape)
+    return shape
