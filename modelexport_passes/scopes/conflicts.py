@@ -45,9 +45,10 @@ def conflicts_of(nodes: Iterable[ir.Node], owners: ParameterOwners) -> list[Conf
     """
     readers: dict[ir.Value, list[tuple[ir.Node, Scope]]] = defaultdict(list)
     for node in nodes:
-        scope = scope_of(node)
+        read = owners.read(node)
+        scope = scope_of(node) if read else None
         if scope is not None and not scope.relative:
-            for value in dict.fromkeys(owners.read(node)):
+            for value in dict.fromkeys(read):
                 readers[value].append((node, scope))
     counts: Counter[tuple[str, Source, str]] = Counter()
     examples: dict[tuple[str, Source, str], str] = {}

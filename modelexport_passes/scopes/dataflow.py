@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from modelexport_passes.scopes.scope import Frame, Scope, Source, common_frames, scope_of, set_scope
+from modelexport_passes.scopes.scope import SCOPE_KEY, Frame, Scope, Source, common_frames, scope_of, set_scope
 
 _Frames = tuple[Frame, ...]
 
@@ -27,7 +27,7 @@ def infer_scopes(nodes: Sequence[ir.Node]) -> int:
     Args:
         nodes: of one graph, in its order.
     """
-    unknown = [node for node in nodes if scope_of(node) is None]
+    unknown = [node for node in nodes if SCOPE_KEY not in node.metadata_props]
     if not unknown:
         return 0
     flow = _Flow(nodes)

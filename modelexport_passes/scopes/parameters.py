@@ -77,7 +77,17 @@ def read_initializers(node: ir.Node) -> list[ir.Value]:
 
     A copy that the exporter made of a parameter equal to another one carries the name that it stands for.
     """
-    return [found for value in node.inputs if value is not None and (found := _behind_views(value)) is not None]
+    read: list[ir.Value] = []
+    for value in node.inputs:
+        if value is None:
+            continue
+        producer = value.producer()
+        if producer is None:
+            if value.is_initializer():
+                read.append(value)
+        elif producer.op_type in VIEWS and (found := _behind_views(value)) is not None:
+            read.append(found)
+    return read
 
 
 def _behind_views(value: ir.Value) -> ir.Value | None:

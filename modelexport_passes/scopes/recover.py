@@ -21,6 +21,7 @@ from modelexport_passes.scopes.scope import (
     Scope,
     Source,
     format_scope,
+    parse_scope,
     scope_of,
     set_scope,
 )
@@ -143,14 +144,17 @@ def _name_classes(nodes: Iterable[ir.Node], classes: Mapping[str, str]) -> int:
 
 def scope_stats(nodes: Iterable[ir.Node]) -> ScopeStats:
     """Count how these nodes know their scopes."""
-    by_source: Counter[Source] = Counter()
+    texts: Counter[str] = Counter()
     unknown: list[str] = []
     for node in nodes:
-        scope = scope_of(node)
-        if scope is None:
+        text = node.metadata_props.get(SCOPE_KEY)
+        if text is None:
             unknown.append(node.name or f"<unnamed {node.op_type}>")
         else:
-            by_source[scope.source] += 1
+            texts[text] += 1
+    by_source: Counter[Source] = Counter()
+    for text, count in texts.items():
+        by_source[parse_scope(text).source] += count
     return ScopeStats({source: by_source[source] for source in Source if by_source[source]}, tuple(unknown))
 
 

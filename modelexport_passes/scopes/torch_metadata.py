@@ -36,7 +36,8 @@ def module_path(path: str) -> str:
 def fx_node_name(node: ir.Node) -> str | None:
     """The fx node that this node was translated from, if the exporter says so."""
     text = node.metadata_props.get(NAME_SCOPES)
-    return None if text is None else _split_last(text)[1]
+    items = [] if text is None else literal_list(text)
+    return items[-1] if items else None
 
 
 def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> dict[ir.Node, Scope]:
@@ -69,16 +70,21 @@ def _events(told: Mapping[ir.Node, tuple[Frame, ...]], owners: ParameterOwners) 
     read = {node: owners.read(node) for node in told}
     readers = Counter(value for values in read.values() for value in values)
     events: list[Event] = []
+    before: tuple[Frame, ...] = ()
+    chain: tuple[str, ...] = ()
     for node, frames in told.items():
+        if frames is not before:
+            before, chain = frames, tuple([frame.path for frame in frames[1:]])
+        reads = read[node]
         # A parameter that several read may be tied, or one that the optimizer kept for all that are equal.
-        own = [owner for value in read[node] if readers[value] == 1 and (owner := owners.owner(value)) is not None]
+        own = [owner for value in reads if readers[value] == 1 and (owner := owners.owner(value)) is not None]
         events.append(
             Event(
-                tuple(frame.path for frame in frames[1:]),
+                chain,
                 kind=node.op_type,
-                reads=tuple(value.name for value in read[node]),
+                reads=tuple([value.name for value in reads]) if reads else (),
                 ends=node.op_type != "Constant",
-                hints=tuple(_hint(own, frame.path) for frame in frames[1:]) if own else (),
+                hints=tuple([_hint(own, path) for path in chain]) if own else (),
             )
         )
     return events
@@ -122,11 +128,9 @@ def _kernel_owner(node: ir.Node, owners: ParameterOwners) -> str | None:
 
 def frames_from_metadata(node: ir.Node) -> tuple[Frame, ...]:
     """The modules that torch's metadata on the node tells, root first, each with call 0. Empty if none are told."""
-    names = node.metadata_props.get(NAME_SCOPES)
-    classes = node.metadata_props.get(CLASS_HIERARCHY)
-    if names is None or classes is None:
-        return ()
-    return _frames(_split_last(names)[0], _split_last(classes)[0])
+    metadata = node.metadata_props
+    names, classes = metadata.get(NAME_SCOPES), metadata.get(CLASS_HIERARCHY)
+    return () if names is None or classes is None else _frames(_head(names), _head(classes))
 
 
 @functools.lru_cache(maxsize=16384)
@@ -143,13 +147,12 @@ def one_root(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
     return frames[1:] if len(frames) > 1 and not frames[0].path and not frames[1].path else frames
 
 
-def _split_last(text: str) -> tuple[str, str | None]:
-    """The list's text without its last item, and that item. The head is shared by all operations of a module call."""
-    if text.startswith("['") and text.endswith("']") and '"' not in text and "\\" not in text:
-        head, comma, last = text[2:-2].rpartition("', '")
-        return (f"['{head}']" if comma else "[]"), last
-    items = literal_list(text)
-    return repr(items[:-1]), items[-1] if items else None
+def _head(text: str) -> str:
+    """The list's text without its last item: the same for all operations of a module call."""
+    cut = text.rfind("', '")
+    if cut < 0 or '"' in text or "\\" in text:
+        return repr(literal_list(text)[:-1])
+    return f"{text[:cut]}']"
 
 
 def _read_list(text: str) -> list[str]:

@@ -18,14 +18,17 @@ def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
             yield from attribute.as_graphs()
 
 
-_BODY_TYPES = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
+_GRAPH = ir.AttributeType.GRAPH
+_GRAPHS = ir.AttributeType.GRAPHS
 
 
 def has_bodies(node: ir.Node) -> bool:
     """Whether a node owns graphs."""
     # The dictionary itself: a UserDict's own values() costs more than all the rest of a walk.
-    attributes = node.attributes.data
-    return bool(attributes) and any(attribute.type in _BODY_TYPES for attribute in attributes.values())
+    for attribute in node.attributes.data.values():
+        if attribute.type is _GRAPH or attribute.type is _GRAPHS:
+            return True
+    return False
 
 
 def owned_nodes(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
