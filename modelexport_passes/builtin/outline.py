@@ -13,6 +13,7 @@ from modelexport_passes.outlining.facts import record
 from modelexport_passes.outlining.plan import OutlinePlan, plan_outline
 from modelexport_passes.outlining.regions import Selection
 from modelexport_passes.outlining.rewrite import rewrite
+from modelexport_passes.outlining.state import COMMON_RULES, StateRules
 from modelexport_passes.pass_base import ModelPass, Outcome
 from modelexport_passes.scopes.ledger import MODULE_KEY
 from modelexport_passes.scopes.tags import METADATA_IR_VERSION, retag, tag_templates
@@ -32,9 +33,10 @@ class Outline(ModelPass):
                                               MatMul  query
 
     Module calls whose bodies are equal share one function: operators, attributes, wiring, outputs, callees, dtype and
-    rank of inputs. Inputs of a function are its activations in order of use, then its weights by local name. Constants
-    that an exporter shares between modules are cloned into each; work that one module does for its siblings (a mask)
-    is placed in their caller. Scopes and tags in a body are relative to its module. ``inline`` undoes it exactly.
+    rank of inputs. Inputs of a function are its activations in order of use, then state, then its weights by local
+    name; state is last among its outputs. Constants that an exporter shares between modules are cloned into each; work
+    that one module does for its siblings (a mask) is placed in their caller. Scopes and tags in a body are relative to
+    its module. ``inline`` undoes it exactly.
 
     Operations need scopes: run ``recover-scopes`` first, or export with ``mx.export``.
 
@@ -50,6 +52,9 @@ class Outline(ModelPass):
         depth: module calls at most so deep below the root (1: its children); all if None.
         min_nodes: module calls with fewer operations stay inline.
         min_calls: bodies that fewer module calls share stay inline.
+        state: which graph inputs are state, and which outputs are its next value: names with ``{i}`` for the number of
+            the layer and other placeholders for any text, ``past_key_values.{i}.{kind}: present.{i}.{kind}``. In
+            functions they have their names without the layer. ``auto`` knows the usual names of key-value caches.
     """
 
     name: ClassVar[str] = "outline"
@@ -62,6 +67,7 @@ class Outline(ModelPass):
     depth: int | None = None
     min_nodes: int = 1
     min_calls: int = 1
+    state: Literal["auto"] | dict[str, str] = "auto"
 
     def __post_init__(self) -> None:
         if isinstance(self.modules, str) and self.modules not in ("all", "auto"):
@@ -72,6 +78,7 @@ class Outline(ModelPass):
             value = getattr(self, option)
             if value is not None and value < 1:
                 raise ConfigError(f"outline: {option} {value}; expected 1 or more")
+        self._state_rules()
 
     def plan(self, model: ir.Model) -> OutlinePlan:
         """What this pass would do to the model; changes nothing."""
@@ -86,7 +93,15 @@ class Outline(ModelPass):
             split=self.on_nonconvex == "split",
             min_nodes=self.min_nodes,
             min_calls=self.min_calls,
+            state=self._state_rules(),
         )
+
+    def _state_rules(self) -> StateRules:
+        if not isinstance(self.state, str):
+            return StateRules(self.state)
+        if self.state != "auto":
+            raise ConfigError(f"outline: state {self.state!r}; expected 'auto' or a mapping of names")
+        return StateRules(COMMON_RULES)
 
     def call(self, model: ir.Model) -> Outcome:
         """Plan, then rewrite."""

@@ -18,6 +18,7 @@ from modelexport_passes.scopes.ledger import (
     MODULE_KEY,
     ORIGIN_KEY,
     PART_KEY,
+    STATE_KEY,
     Call,
     Ledger,
     Original,
@@ -76,6 +77,8 @@ def _record_function(model: ir.Model, function: FunctionPlan, bodies: Bodies, ma
     parts = sorted({region.part for region in instances})
     if any(parts):
         model_function.metadata_props[PART_KEY] = ",".join(map(str, parts))
+    if function.state:
+        model_function.metadata_props[STATE_KEY] = json.dumps(function.state)
     model_function.metadata_props[CALLS_KEY] = json.dumps([str(region.frame) for region in instances])
 
 

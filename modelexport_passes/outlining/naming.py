@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -11,6 +11,7 @@ import onnx_ir as ir
 from modelexport_passes.outlining.flow import Wire
 from modelexport_passes.outlining.regions import Frames, Region
 from modelexport_passes.outlining.sharing import Column
+from modelexport_passes.outlining.state import Named, State, local_names
 from modelexport_passes.scopes.scope import UNKNOWN_CLASS, Frame
 from modelexport_passes.scopes.torchscript_names import tail
 from modelexport_passes.unique_names import Names
@@ -27,10 +28,12 @@ class Formal(NamedTuple):
     Attributes:
         name: unique in the function.
         column: what it is at each call.
+        state: which state of the graph it is at each call; empty if it is none.
     """
 
     name: str
     column: Column
+    state: Sequence[Named] = ()
 
 
 def function_identity(frame: Frame) -> tuple[str, str]:
@@ -50,15 +53,21 @@ def _identifier(text: str) -> str:
     return f"_{name}" if not name or name[0].isdigit() else name
 
 
-def name_formals(columns: Sequence[Column], body: Region, taken: Iterable[str]) -> list[Formal]:
-    """Order and name the inputs: activations in order of use, then constants, then weights by local name."""
-    names = Names(taken)
-    activations = [column for column in columns if not _is_weight(column)]
+def name_formals(columns: Sequence[Column], body: Region, names: Names, state: State) -> list[Formal]:
+    """Order and name the inputs: activations in order of use, then constants, then state, then weights by local name.
+
+    State is in the order of the graph's inputs, and has their names without the number of the layer.
+    """
+    known = {column: named for column in columns if (named := state.of_input(column)) is not None}
+    activations = [column for column in columns if column not in known and not _is_weight(column)]
     weights = sorted(
         ((weight_name(column[0], body.frames), at, column) for at, column in enumerate(columns) if _is_weight(column)),
         key=lambda item: (_natural(item[0]), item[1]),
     )
     formals = [Formal(names.take(f"input_{at}"), column) for at, column in enumerate(activations)]
+    state_columns = sorted(known, key=lambda column: known[column][0].position)
+    state_names = local_names([known[column] for column in state_columns], names)
+    formals += [Formal(name, column, known[column]) for name, column in zip(state_names, state_columns, strict=True)]
     return formals + [Formal(names.take(name), column) for name, _, column in weights]
 
 

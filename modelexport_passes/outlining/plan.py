@@ -16,6 +16,7 @@ from modelexport_passes.outlining.placement import repair
 from modelexport_passes.outlining.regions import Frames, Region, Selection, find_regions
 from modelexport_passes.outlining.sharing import Bodies, Group, share
 from modelexport_passes.outlining.splitting import Split, lay_out_in_parts, number_parts
+from modelexport_passes.outlining.state import State, StateRules, local_names, pair, settle_results
 from modelexport_passes.unique_names import Names
 
 
@@ -28,12 +29,16 @@ class FunctionPlan:
         name: the class, with ``_1``, ``_2`` for further bodies.
         group: the module calls that share it.
         formals: its inputs.
+        state_results: names of its last outputs, those that are state.
+        state: name of each input that is state -> which of these outputs is its next value; None without one.
     """
 
     domain: str
     name: str
     group: Group
     formals: list[Formal]
+    state_results: list[str]
+    state: dict[str, str | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +82,7 @@ def plan_outline(
     split: bool = False,
     min_nodes: int = 1,
     min_calls: int = 1,
+    state: StateRules | None = None,
 ) -> OutlinePlan:
     """Decide which module calls become calls of which functions. Changes nothing.
 
@@ -90,10 +96,12 @@ def plan_outline(
         split: let module calls that others lie between become several calls.
         min_nodes: module calls with fewer operations, those of calls inside included, stay in their caller.
         min_calls: bodies that fewer module calls share stay in their callers.
+        state: which inputs and outputs of the graph are state; none if None.
     """
+    found_state = (state or StateRules({})).find(graph)
     few: set[Frames] = set()
     while True:
-        plan = _plan(graph, selection, taken, own_calls, few, lift=lift, split=split, min_nodes=min_nodes)
+        plan = _plan(graph, selection, taken, own_calls, few, found_state, lift=lift, split=split, min_nodes=min_nodes)
         found = {
             region.frames
             for group in plan.bodies.groups
@@ -111,6 +119,7 @@ def _plan(
     taken: Collection[tuple[str, str]],
     own_calls: Mapping[ir.Node, int],
     unwanted: Collection[Frames],
+    state: State,
     *,
     lift: bool,
     split: bool,
@@ -143,7 +152,7 @@ def _plan(
     splits = number_parts(layout, root, obstacles) if split else []
     bodies = Bodies(root, layout, results)
     share(bodies, lift=lift)
-    return OutlinePlan(ops, bodies, _name_functions(bodies, taken), [] if split else obstacles, splits)
+    return OutlinePlan(ops, bodies, _name_functions(bodies, taken, state), [] if split else obstacles, splits)
 
 
 def _small(ops: Sequence[Op], min_nodes: int) -> list[Region]:
@@ -170,7 +179,7 @@ def _stack(op: Op, done: Collection[Frames]) -> Frames:
     return next((frames[:depth] for depth in range(len(frames)) if frames[: depth + 1] in done), frames)
 
 
-def _name_functions(bodies: Bodies, taken: Collection[tuple[str, str]]) -> list[FunctionPlan]:
+def _name_functions(bodies: Bodies, taken: Collection[tuple[str, str]], state: State) -> list[FunctionPlan]:
     names: dict[str, Names] = {}
     for domain, name in taken:
         names.setdefault(domain, Names()).take(name)
@@ -182,6 +191,12 @@ def _name_functions(bodies: Bodies, taken: Collection[tuple[str, str]]) -> list[
             continue
         planned.add(group)
         domain, name = function_identity(group.body.frame)
-        formals = name_formals(group.columns, group.body, bodies.value_names(bodies.layout[group.body]))
-        plans.append(FunctionPlan(domain, names.setdefault(domain, Names()).take(name), group, formals))
+        results = settle_results(group, bodies, state)
+        renamed = {str(wire.value.name) for wire in bodies.results[group.body][::-1][: len(results)]}
+        inside = Names(bodies.value_names(bodies.layout[group.body]) - renamed)
+        formals = name_formals(group.columns, group.body, inside, state)
+        made = dict(zip(local_names(results, inside), results, strict=True))
+        pairs = pair({formal.name: formal.state for formal in formals if formal.state}, made)
+        unique = names.setdefault(domain, Names()).take(name)
+        plans.append(FunctionPlan(domain, unique, group, formals, list(made), pairs))
     return plans

@@ -37,15 +37,18 @@ def rewrite(model: ir.Model, plan: OutlinePlan) -> Made:
     shapes: Shapes = {}
     functions: Functions = {function.group: function for function in plan.functions}
     made: Made = {}
+    state: dict[ir.Value, str] = {}
     for function in plan.functions:
         general = general_shapes(function.group, bodies)
         shapes.update(general)
-        _make_function(model, function, bodies, functions, made, general)
+        state.update(_make_function(model, function, bodies, functions, made, general))
     main = _Body(bodies, functions, graph.initializers, {})
     graph.extend(main.build(bodies.root, made))
     graph.outputs.extend(main.values[wires[value]] if value in wires else value for value in outputs)
     for value, shape in shapes.items():
         value.shape = shape
+    for value, name in state.items():  # not before: calls have the names that the values had
+        value.name = name
     _drop_embedded(graph, plan)
     return made
 
@@ -75,9 +78,11 @@ def _detach(node: ir.Node, *, bodies: bool) -> None:
 
 def _make_function(
     model: ir.Model, function: FunctionPlan, bodies: Bodies, functions: Functions, made: Made, shapes: Shapes
-) -> None:
+) -> dict[ir.Value, str]:
+    """Make one function. Returns the names that those of its outputs that are state will have."""
     inputs = {formal.column: _input(formal.name, formal.column) for formal in function.formals}
-    body = _Body(bodies, functions, [formal.name for formal in function.formals], shapes)
+    taken = [*(formal.name for formal in function.formals), *function.state_results]
+    body = _Body(bodies, functions, taken, shapes)
     nodes = body.build(
         function.group.body, made, [inputs[function.group.columns[slot]] for slot in function.group.slots]
     )
@@ -92,6 +97,7 @@ def _make_function(
     made_function = ir.Function(function.domain, function.name, graph=graph, attributes=[])
     model.functions[made_function.identifier()] = made_function
     model.opset_imports.setdefault(function.domain, 1)
+    return dict(zip(reversed(outputs), reversed(function.state_results), strict=False))
 
 
 def _input(name: str, column: Column) -> ir.Value:

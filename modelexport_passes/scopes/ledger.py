@@ -28,6 +28,10 @@ MODULE_KEY = "pkg.modelexport_passes.module"
 CALLS_KEY = "pkg.modelexport_passes.calls"
 """Metadata key on a function: JSON list of the module calls it serves, ``path@call``."""
 
+STATE_KEY = "pkg.modelexport_passes.state"
+"""Metadata key on a function: JSON, name of an input that is state -> name of the output that is its next value, null
+for one that is only read."""
+
 PART_KEY = "pkg.modelexport_passes.part"
 """Metadata key on a call: which part of the module call it is, from 1, where that was cut into parts. On the function
 of such calls: the parts that it is, ``1,2``."""
@@ -41,6 +45,11 @@ def call_key(frames: tuple[Frame, ...], part: int) -> str:
 def part_of(call: ir.Node) -> int:
     """Which part of a module call a node calls, from 1; 0 if it is the whole call."""
     return int(call.metadata_props.get(PART_KEY, 0))
+
+
+def state_pairs(function: ir.Function) -> dict[str, str | None]:
+    """Name of each input of a function that is state -> name of the output that is its next value, None without one."""
+    return json.loads(function.metadata_props.get(STATE_KEY, "{}"))
 
 
 @dataclass

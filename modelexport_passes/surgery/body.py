@@ -44,17 +44,18 @@ def separate_outputs(graph: ir.Graph) -> None:
         seen.add(graph.outputs[at])
 
 
-def name_apart(graph: ir.Graph, inputs: Sequence[str]) -> None:
-    """Name the inputs as given; every other value whose name is taken gets another, and so do nodes."""
-    names = Names(inputs)
-    for value, name in zip(graph.inputs, inputs, strict=True):
-        value.name = name
+def name_apart(graph: ir.Graph, like: ir.Function) -> None:
+    """Name inputs and outputs as those of a function; other values, and nodes, whose name is taken get another."""
+    edge = dict(zip((*graph.inputs, *graph.outputs), (*like.inputs, *like.outputs), strict=True))
+    names = Names(str(value.name) for value in edge.values())
+    for value, named in edge.items():
+        value.name = named.name
     node_names = Names()
     for node in owned_nodes(graph):
         node.name = node_names.take(node.name or node.op_type)
         bodies = [value for inner in subgraphs_of(node) for value in (*inner.inputs, *inner.initializers.values())]
         for value in (*node.outputs, *bodies):
-            if value.name:
+            if value.name and value not in edge:
                 value.name = names.take(value.name)
 
 

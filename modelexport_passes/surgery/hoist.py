@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from modelexport_passes.scopes.ledger import ORIGIN_KEY, Ledger, read_ledger
+from modelexport_passes.scopes.ledger import ORIGIN_KEY, Ledger, read_ledger, state_pairs
 from modelexport_passes.scopes.relative import to_absolute
 from modelexport_passes.scopes.scope import Scope, scope_of, set_scope
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
@@ -194,8 +194,9 @@ class _Move:
         used.update(new)
         columns = list(enumerate([*function.inputs, *new]))
         kept = [(at, formal) for at, formal in columns if formal.uses() or formal not in used]
-        # Sorting is stable: activations, old and new, then weights.
-        kept.sort(key=lambda column: column[1] in weights)
+        # Sorting is stable: activations, old and new, then state, then weights.
+        state = state_pairs(function)
+        kept.sort(key=lambda column: (column[1] in weights, column[1].name in state))
         function.inputs[:] = [formal for _, formal in kept]
         for site in (site for sites in self._sites.values() for site in sites):
             _pass(site, [site.inputs[at] for at, _ in kept])

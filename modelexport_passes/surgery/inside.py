@@ -67,7 +67,7 @@ def apply_inside(model: ir.Model, function: ir.Function, pass_: ir.passes.PassBa
     separate_outputs(graph)
     for at in untyped:
         graph.outputs[at].type = graph.outputs[at].shape = None
-    name_apart(graph, [str(value.name) for value in function.inputs])
+    name_apart(graph, function)
     if MODULE_KEY in function.metadata_props:
         from_root(graph)
     imports = dict(graph.opset_imports)

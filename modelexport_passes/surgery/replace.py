@@ -122,7 +122,7 @@ def replaced(model: ir.Model, function: ir.Function, body: Body) -> ir.Function:
     check_values(graph.outputs, function.outputs, "output", what, of)
     constants_for_initializers(graph)
     separate_outputs(graph)
-    name_apart(graph, [str(value.name) for value in function.inputs])
+    name_apart(graph, function)
     for new, old in zip((*graph.inputs, *graph.outputs), (*function.inputs, *function.outputs), strict=True):
         new.type, new.shape = old.type or new.type, new.shape if old.shape is None else old.shape.copy()
     graph.name = function.name

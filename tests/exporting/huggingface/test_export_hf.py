@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import modelexport_passes as mx
 from modelexport_passes.builtin.validate import Parity
 from modelexport_passes.exporting.record import record_of
+from modelexport_passes.scopes.ledger import state_pairs
 from modelexport_passes.validation.session import open_session, run_session
 from tests.corpus.wheels import wheel_file
 from tests.zoo import build, zoo_cases
@@ -119,6 +121,21 @@ def test_a_cached_decoder_has_the_names_that_runtimes_look_for(arch: str, model_
     assert [function.name for function in exported.functions.values() if function.name.startswith(blocks)] == [blocks]
 
 
+@DECODERS
+def test_the_cache_of_each_layer_is_state_of_its_block(arch: str, model_class: str) -> None:
+    """One name for all layers, behind activations and before weights, through every function down to the attention."""
+    _, exported = piped_decoder(arch, model_class)
+    functions = {function.name: function for function in exported.functions.values()}
+    block, attention = {"llama": ("LlamaDecoderLayer", "LlamaAttention"), "gpt2": ("GPT2Block", "GPT2Attention")}[arch]
+    caches = ["past_key_values.key", "past_key_values.value"]
+    for function in (functions[block], functions[attention]):
+        inputs = [re.sub(r"_\d+$", "", name) for name in names(function.inputs)]
+        activations, weights = inputs.count("input"), len(inputs) - inputs.count("input") - 2
+        assert inputs[:-weights] == ["input"] * activations + caches
+        assert names(function.outputs)[-2:] == ["present.key", "present.value"]
+        assert state_pairs(function) == {name: name.replace("past_key_values", "present") for name in caches}
+
+
 def test_left_padding_counts_by_position_ids() -> None:
     """A padded row gives what it gives alone."""
     _, exported = piped_decoder("llama", "LlamaForCausalLM")
@@ -140,6 +157,15 @@ def test_an_encoder_decoder_model_in_parts_generates_as_torch_does() -> None:
     """Encoder, the decoder's first run, and its later runs on both caches, token by token."""
     model = model_of("t5", "T5ForConditionalGeneration")
     parts = {part: mx.export_hf(model, part=part) for part in ("encoder", "decoder", "decoder-with-past")}
+    outlined = mx.Pipeline([mx.Outline(modules=["*.T5Block"])]).run(parts["decoder-with-past"]).model
+    assert [state_pairs(function) for function in outlined.functions.values()] == [
+        {
+            "past_key_values.decoder.key": "present.decoder.key",
+            "past_key_values.decoder.value": "present.decoder.value",
+            "past_key_values.encoder.key": None,
+            "past_key_values.encoder.value": None,
+        }
+    ]
     assert roots(parts["encoder"]) == {"T5Stack"}
     assert roots(parts["decoder"]) == roots(parts["decoder-with-past"]) == {"T5ForConditionalGeneration"}
     read = torch.randint(3, 90, (2, 5), generator=torch.Generator().manual_seed(0))
