@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,12 +35,11 @@ import torch
 import modelexport_passes as mx
 from benchmarks.apart import apart
 from modelexport_passes.exporting.huggingface.flat import Flat
-from modelexport_passes.exporting.huggingface.inputs import prepared
 from modelexport_passes.exporting.record import record_of
 from modelexport_passes.scopes.recover import scope_stats
 from modelexport_passes.scopes.walk import owned_nodes
 from modelexport_passes.validation.session import open_session, run_session
-from tests.zoo import DATA, ZooCase, build
+from tests.zoo import DATA, ZooCase, build, shake
 
 TOLERANCE = 1e-3
 """Of an output's spread. Float32 sums in another order differ by some 1e-6 of it; a wrong operation by far more."""
@@ -96,7 +95,8 @@ def measure(case: ZooCase) -> Row:
     row = Row(case.model_class, case.arch)
     started = time.perf_counter()
     try:
-        exported, module, tensors, row.notes = _export(case)
+        model, inputs, row.notes = _runnable(case)
+        exported = mx.export_hf(model, inputs=inputs, dynamic=False)
     except mx.ModelExportError as error:
         row.notes = [str(error).removeprefix("export failed: ").partition(" (full report")[0]]
         return row
@@ -104,38 +104,27 @@ def measure(case: ZooCase) -> Row:
         row.seconds = round(time.perf_counter() - started, 1)
     record = record_of(exported)
     assert record is not None
+    assert record.run is not None
     mx.RecoverScopes()(exported)
     nodes = list(owned_nodes(exported.graph))
     stats = scope_stats(nodes)
     row.exporter, row.nodes, row.unknown = record.exporter, len(nodes), len(stats.unknown)
     row.sources = {source.value: count for source, count in stats.by_source.items()}
-    row.outcome, row.error, notes = compare(exported, module, tensors)
+    row.outcome, row.error, notes = compare(exported, cast("Flat", record.run.module), list(record.run.args))
     row.notes += [*record.notes, *notes]
     return row
 
 
-def _export(case: ZooCase) -> tuple[ir.Model, Flat, list[torch.Tensor], list[str]]:
-    """As it is; and if no exporter takes it so, with the inputs that transformers prepares for export."""
+def _runnable(case: ZooCase) -> tuple[torch.nn.Module, dict[str, torch.Tensor], list[str]]:
+    """The model with weights that tell errors apart; with its own, a little shaken, where torch itself fails so."""
     model, inputs = build(case)
     try:
-        return *_flat_export(model, inputs, {}), []
-    except mx.ModelExportError:
-        more, constants = prepared(model, inputs)
-        added = [name for name in (*more, *constants) if name not in inputs or name in constants]
-        if not added:
-            raise
-    return *_flat_export(model, more, constants), [f"only with what transformers prepares: {', '.join(added)}"]
-
-
-def _flat_export(
-    model: torch.nn.Module, inputs: dict[str, torch.Tensor], constants: dict[str, Any]
-) -> tuple[ir.Model, Flat, list[torch.Tensor]]:
-    def run(**tensors: torch.Tensor) -> dict[str, Any]:
-        return {"output": model(**tensors, **constants)}
-
-    flat, tensors = Flat(model, list(inputs), run).eval(), list(inputs.values())
-    exported = mx.export(flat, tuple(tensors), exporter="auto", root="model", input_names=flat.names)
-    return exported, flat, tensors
+        with torch.no_grad():
+            model(**{name: tensor.clone() for name, tensor in inputs.items()})
+    except (IndexError, RuntimeError, ValueError) as error:
+        model, inputs = build(case, weights=shake)
+        return model, inputs, [f"weights as the model draws them: with others torch raises {type(error).__name__}"]
+    return *build(case), []
 
 
 def compare(exported: ir.Model, module: Flat, inputs: list[torch.Tensor]) -> tuple[Outcome, float | None, list[str]]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Identifier = Annotated[str, Field(min_length=1)]
 Axes = dict[int, str | None]
 Translations = dict[Identifier, Identifier]
+Exporter = Literal["dynamo", "dynamo+transformers", "torchscript", "auto"]
 _TRANSLATIONS = "Operator of torch (aten::cummax) -> package.module:function that writes it in ONNX."
 
 
@@ -25,7 +26,7 @@ class ExportSection(Section):
         description="package.module:function, beside the file or installed; returns (model, args[, kwargs])."
     )
     with_: dict[str, Any] | None = Field(None, alias="with", description="Keyword arguments of the factory.")
-    exporter: Literal["dynamo", "torchscript", "auto"] = Field("dynamo", description="torch's exporter.")
+    exporter: Exporter = Field("dynamo", description="torch's exporter.")
     opset: int | None = Field(None, description="Opset version of the exported model; the exporter's own if not given.")
     dynamic_shapes: dict[str, Axes | None] | None = Field(
         None, description="Name of a forward argument -> axis -> name of the dynamic dimension."
@@ -50,11 +51,14 @@ class HfSection(Section):
     dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
         None, description="Of the weights; the one they were saved in if not given."
     )
-    prepare: bool = Field(False, description="Let transformers compute ahead what exporters cannot follow.")
+    prepare: bool | None = Field(
+        None,
+        description="Let transformers compute ahead what exporters cannot follow; as a fallback if not given.",
+    )
     dynamic: bool = Field(True, description="Let batch and sequence lengths vary.")
     revision: Identifier | None = Field(None, description="Branch, tag or commit on the hub.")
     trust_remote_code: bool = Field(False, description="Run code that comes with the weights.")
-    exporter: Literal["dynamo", "torchscript", "auto"] = Field("auto", description="torch's exporter.")
+    exporter: Exporter = Field("auto", description="torch's exporter.")
     opset: int | None = Field(None, description="Opset version of the exported model; the exporter's own if not given.")
     optimize: bool = Field(False, description="Let torch's exporter optimize the graph.")
     translations: Translations | None = Field(None, description=_TRANSLATIONS)

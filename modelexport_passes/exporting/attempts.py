@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -44,7 +44,7 @@ class Success(Generic[Exported]):
     notes: list[str]
 
 
-def first_that_works(attempts: Sequence[Attempt[Exported]]) -> Success[Exported]:
+def first_that_works(attempts: Iterable[Attempt[Exported]]) -> Success[Exported]:
     """Run the attempts in order until one works.
 
     Raises:

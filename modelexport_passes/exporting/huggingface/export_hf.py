@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import onnx_ir as ir
 import torch
 
 from modelexport_passes.errors import ConfigError, ModelExportError
-from modelexport_passes.exporting.attempts import root_cause
-from modelexport_passes.exporting.export import Exporter, export
+from modelexport_passes.exporting.attempts import Attempt, root_cause
+from modelexport_passes.exporting.dynamo import DynamoOptions
+from modelexport_passes.exporting.export import check_exporter, export_first
 from modelexport_passes.exporting.huggingface.decoder import cached_decoder
 from modelexport_passes.exporting.huggingface.encoder_decoder import seq2seq_part
 from modelexport_passes.exporting.huggingface.flat import Flat, by_argument, named_tensors
-from modelexport_passes.exporting.huggingface.inputs import AXES, example_inputs, prepared
+from modelexport_passes.exporting.huggingface.inputs import example_inputs
 from modelexport_passes.exporting.huggingface.loading import WITH_PAST, load_model
 from modelexport_passes.exporting.huggingface.signature import Signature
+from modelexport_passes.exporting.huggingface.whole import prepared_whole, whole
+from modelexport_passes.exporting.translations.table import translation_table
+from modelexport_passes.exporting.ways import Captured, Exporter, Ways
 
 _WRAPPED = "model"
 """Path of the model in `Flat`."""
@@ -31,7 +37,7 @@ def export_hf(
     task: str | None = None,
     part: Part | None = None,
     inputs: Mapping[str, torch.Tensor] | None = None,
-    prepare: bool = False,
+    prepare: bool | None = None,
     dynamic: bool = True,
     dtype: str | None = None,
     revision: str | None = None,
@@ -55,12 +61,13 @@ def export_hf(
             later one). None for the whole model without a cache.
         inputs: example inputs by name, where those made from the configuration do not do.
         prepare: let transformers compute ahead what the model computes from its inputs with loops over the data, such
-            as the positions in images; the results become inputs of the graph. For the whole model.
+            as the positions in images; the results become inputs of the graph. None: where dynamo fails without. For
+            the whole model.
         dynamic: let batch and sequence lengths vary; False for the sizes of the example.
         dtype: of the weights; None for the one they were saved in.
         revision: branch, tag or commit on the hub.
         trust_remote_code: run code that comes with the weights.
-        exporter: see `export`.
+        exporter: see `export`; ``auto`` tries prepared inputs before TorchScript, as ``dynamo+prepared``.
         opset: see `export`.
         optimize: see `export`.
         translations: see `export`.
@@ -79,24 +86,56 @@ def export_hf(
         loaded = model
     else:
         loaded = load_model(model, task, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
-    signature = _signature(loaded, task, part, inputs, prepare=prepare)
-    names = list(signature.inputs)
-    flat = Flat(signature.model, names, signature.run).eval()
-    tensors = tuple(signature.inputs.values())
-    exported = export(
-        flat,
-        tensors,
-        exporter=exporter,
-        opset=opset,
-        dynamic_shapes=by_argument(signature.axes, names) if dynamic else None,
-        input_names=names,
-        output_names=_output_names(signature),
-        optimize=optimize,
-        root=_WRAPPED,
-        translations=translations,
-    )
+    check_exporter(exporter, loaded, translations)
+    signature = _signature(loaded, task, part, inputs, prepare=prepare is True)
+    options = _Options(exporter, dynamic, opset, optimize, translation_table(translations))
+    prepared: Callable[[], Signature] | None = None
+    if prepare is None and exporter == "auto" and part is None and not _cached(task):
+        prepared = functools.partial(prepared_whole, loaded, signature.inputs)
+    exported = export_first(_attempts(signature, prepared, options), root=_WRAPPED)
     _name_as_in_model(exported)
     return exported
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How to export, whatever the signature."""
+
+    exporter: Exporter
+    dynamic: bool
+    opset: int | None
+    optimize: bool
+    translations: dict[Callable[..., Any], Callable[..., Any]]
+
+    def ways(self, signature: Signature) -> Ways:
+        names = list(signature.inputs)
+        flat = Flat(signature.model, names, signature.run).eval()
+        options: DynamoOptions = {
+            "opset": self.opset,
+            "dynamic_shapes": by_argument(signature.axes, names) if self.dynamic else None,
+            "input_names": names,
+            "output_names": _output_names(signature),
+            "optimize": self.optimize,
+        }
+        return Ways(flat, tuple(signature.inputs.values()), {}, options, self.translations)
+
+
+def _attempts(
+    signature: Signature, prepared: Callable[[], Signature] | None, options: _Options
+) -> Iterator[Attempt[Captured]]:
+    """Those of `export`; before the last of them, a trace that knows one way through the model, prepared inputs."""
+    *captures, last = options.ways(signature).attempts(options.exporter)
+    yield from captures
+    if prepared is not None:
+        prepare = prepared
+
+        def run() -> Captured:
+            (rewritten,) = options.ways(prepare()).attempts("dynamo+transformers")
+            return rewritten.run()
+
+        scopes = "what transformers computed ahead are inputs of the graph; scopes are torch's own"
+        yield Attempt("dynamo+transformers+prepared", run, scopes)
+    yield last
 
 
 def _name_as_in_model(exported: ir.Model) -> None:
@@ -119,29 +158,21 @@ def _signature(
     encodes = bool(getattr(cast("Any", model).config, "is_encoder_decoder", False))
     if part is not None and not encodes:
         raise ConfigError(f"export_hf: part {part!r} is for encoder-decoder models; {type(model).__name__} is none")
-    cached = task is not None and task.endswith(WITH_PAST)
-    if prepare and (cached or part is not None):
+    if prepare and (_cached(task) or part is not None):
         raise ConfigError("export_hf: prepare is for whole models, without part and without '-with-past'")
     if part is not None:
         return seq2seq_part(model, part, inputs)
-    if cached:
+    if _cached(task):
         if encodes:
             expected = "part: encoder, decoder or decoder-with-past"
             raise ConfigError(f"export_hf: {type(model).__name__} has its cache in parts of their own; give {expected}")
         return cached_decoder(model, inputs)
     given = dict(inputs) if inputs is not None else example_inputs(model)
-    return _whole(model, *(prepared(model, given) if prepare else (given, {})))
+    return prepared_whole(model, given) if prepare else whole(model, given)
 
 
-def _whole(model: torch.nn.Module, given: dict[str, torch.Tensor], constants: Mapping[str, Any]) -> Signature:
-    fixed: dict[str, Any] = {**constants, "return_dict": True}
-    if hasattr(cast("Any", model).config, "use_cache"):
-        fixed["use_cache"] = False
-
-    def run(**tensors: torch.Tensor) -> Mapping[str, Any]:
-        return model(**tensors, **fixed)
-
-    return Signature(model, given, AXES, run)
+def _cached(task: str | None) -> bool:
+    return task is not None and task.endswith(WITH_PAST)
 
 
 def _output_names(signature: Signature) -> list[str]:

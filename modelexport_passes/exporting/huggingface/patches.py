@@ -8,6 +8,7 @@ gives is compared with the untouched model like any other export.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,31 @@ def transformers_model(model: torch.nn.Module) -> torch.nn.Module | None:
         if any(base.__module__ == "transformers.modeling_utils" for base in type(module).__mro__):
             return module
     return None
+
+
+@contextmanager
+def masks_as_called() -> Generator[None]:
+    """Let transformers leave out an attention mask that hides nothing, as it does when a model is called.
+
+    While a model is captured it writes the mask out although none was given. The graph would hold work that the model
+    does not do, and where a model takes no such mask (its scores are not keys by queries) there would be no graph.
+    """
+    masking: Any = sys.modules.get("transformers.masking_utils")
+    name = "_ignore_bidirectional_mask_sdpa"
+    may_leave_out: Callable[..., bool] | None = getattr(masking, name, None)
+    if may_leave_out is None:
+        yield
+        return
+
+    def leave_out(padding_mask: torch.Tensor | None, kv_length: Any, local_attention_size: Any = None) -> bool:
+        hides_nothing = padding_mask is None and local_attention_size is None
+        return hides_nothing or may_leave_out(padding_mask, kv_length, local_attention_size)
+
+    setattr(masking, name, leave_out)
+    try:
+        yield
+    finally:
+        setattr(masking, name, may_leave_out)
 
 
 @contextmanager
