@@ -13,6 +13,7 @@ from modelexport_passes.outlining.facts import record
 from modelexport_passes.outlining.plan import OutlinePlan, plan_outline
 from modelexport_passes.outlining.regions import Selection
 from modelexport_passes.outlining.rewrite import rewrite
+from modelexport_passes.outlining.sharing import Likeness
 from modelexport_passes.outlining.state import COMMON_RULES, StateRules
 from modelexport_passes.pass_base import ModelPass, Outcome
 from modelexport_passes.scopes.ledger import MODULE_KEY
@@ -48,7 +49,10 @@ class Outline(ModelPass):
         exclude: globs over class names or paths that stay inline.
         on_nonconvex: what to do with a module call that other operations lie between: ``skip`` leaves its operations
             in its caller and says so, ``split`` makes several calls of it, one for each part, ``error`` fails.
-        lift: ``auto`` makes constants that differ between like modules inputs; ``never`` gives each its own function.
+        lift: ``auto`` makes constants that differ between like modules inputs; ``attributes`` besides makes numbers and
+            texts among the attributes of operations, where they differ, attributes of the function; ``never`` gives
+            each its own function.
+        weights: ``any`` lets like modules with weights of other shapes, of the same rank, share; ``shape`` does not.
         depth: module calls at most so deep below the root (1: its children); all if None.
         min_nodes: module calls with fewer operations stay inline.
         min_calls: bodies that fewer module calls share stay inline.
@@ -63,7 +67,8 @@ class Outline(ModelPass):
     paths: list[str] | None = None
     exclude: list[str] | None = None
     on_nonconvex: Literal["skip", "split", "error"] = "skip"
-    lift: Literal["auto", "never"] = "auto"
+    lift: Literal["auto", "attributes", "never"] = "auto"
+    weights: Literal["any", "shape"] = "any"
     depth: int | None = None
     min_nodes: int = 1
     min_calls: int = 1
@@ -74,6 +79,9 @@ class Outline(ModelPass):
             raise ConfigError(
                 f"outline: modules {self.modules!r}; expected 'all', 'auto' or a list of globs over class names"
             )
+        for option, values in (("lift", ("auto", "attributes", "never")), ("weights", ("any", "shape"))):
+            if getattr(self, option) not in values:
+                raise ConfigError(f"outline: {option} {getattr(self, option)!r}; expected {' or '.join(values)}")
         for option in ("depth", "min_nodes", "min_calls"):
             value = getattr(self, option)
             if value is not None and value < 1:
@@ -89,7 +97,7 @@ class Outline(ModelPass):
             Selection(modules, self.paths or (), self.exclude or (), self.depth),
             taken=[(domain, name) for domain, name, _ in model.functions],
             own_calls=_own_calls(model),
-            lift=self.lift == "auto",
+            likeness=Likeness(self.lift, self.weights),
             split=self.on_nonconvex == "split",
             min_nodes=self.min_nodes,
             min_calls=self.min_calls,

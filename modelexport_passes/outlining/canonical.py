@@ -15,12 +15,23 @@ from modelexport_passes.scopes.walk import captures_of
 Key = Hashable
 
 
-def operator_key(op: Op, *, constant_value: bool) -> Key:
-    """Operator, attributes, number of outputs. Without ``constant_value`` a Constant is its dtype and shape alone."""
+def operator_key(op: Op, *, constant_value: bool, plain_values: bool = True) -> Key:
+    """Operator, attributes, number of outputs.
+
+    Without ``constant_value`` a Constant is its dtype and shape alone; without ``plain_values`` an attribute that is a
+    number, a text or a list of these is its type alone.
+    """
     node = op.node
     if not constant_value and is_constant(op):
         return ("", "Constant", constant_kind(op))
-    return (node.domain, node.op_type, node.overload, attributes_key(node, op.captured), len(node.outputs))
+    if plain_values or op.has_bodies or is_constant(op):
+        attributes = attributes_key(node, op.captured)
+    else:
+        attributes = tuple(
+            (name, attribute.type, plain_value(attribute) is not None or _attribute_value(attribute, {}))
+            for name, attribute in sorted(node.attributes.items())
+        )
+    return (node.domain, node.op_type, node.overload, attributes, len(node.outputs))
 
 
 def is_constant(op: Op) -> bool:
@@ -57,6 +68,12 @@ def kind_of(wire: Wire) -> Kind:
     """What a shared body may rely on of a value from outside."""
     value = wire.value
     return (value.dtype, None if value.shape is None else value.shape.rank())
+
+
+def weight_kind(wire: Wire) -> Key:
+    """Dtype and shape of a weight; None for what is none."""
+    value = wire.value
+    return (value.dtype, None if value.shape is None else tuple(value.shape)) if wire.is_weight else None
 
 
 def common_kinds(first: Sequence[Kind], second: Sequence[Kind]) -> list[Kind] | None:
@@ -97,6 +114,13 @@ def _attribute_value(attribute: ir.Attr, captures: dict[ir.Value, int]) -> Key:
     return repr(value)
 
 
+def plain_value(attribute: ir.Attr) -> Key | None:
+    """Type and value of an attribute that is a number, a text or a list of these; None for any other."""
+    if attribute.is_ref() or attribute.type not in _PLAIN:
+        return None
+    return (attribute.type, _attribute_value(attribute, {}))
+
+
 def _float32(value: float) -> bytes:
     """A float attribute as the file holds it: bits of a 32-bit float, so that -0.0 and NaN compare as themselves."""
     return struct.pack("<f", value)
@@ -118,6 +142,7 @@ def _tensor_content(tensor: ir.TensorProtocol) -> bytes:
 
 _TENSOR = ir.AttributeType.TENSOR
 _LISTS = frozenset({ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS})
+_PLAIN = frozenset({*_LISTS, ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING})
 _AS_THEY_ARE = frozenset({ir.AttributeType.INT, ir.AttributeType.STRING})
 _VALUE_KEYS: dict[ir.AttributeType, Callable[[Any], Key]] = {
     ir.AttributeType.INTS: tuple,

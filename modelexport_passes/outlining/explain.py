@@ -8,11 +8,12 @@ from itertools import zip_longest
 
 import onnx_ir as ir
 
+from modelexport_passes.outlining.attributes import liftable
 from modelexport_passes.outlining.canonical import common_kinds, constant_kind, is_constant, kind_of
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.regions import Region, kind_of_call
-from modelexport_passes.outlining.sharing import Bodies
+from modelexport_passes.outlining.sharing import Bodies, Likeness
 
 _SHOWN = 40
 
@@ -75,17 +76,20 @@ def _item_difference(a: Item | None, b: Item | None, bodies: Bodies) -> str | No
             return f"in {a.frame.path}: {difference(a, b, bodies)}"
         return f"{_describe(a)} and {_describe(b)}"
     if isinstance(a, Op) and isinstance(b, Op) and a.node.op_identifier() == b.node.op_identifier():
-        return _attribute_difference(a, b)
+        return _attribute_difference(a, b, bodies.likeness)
     return f"{_describe(a)} and {_describe(b)}"
 
 
-def _attribute_difference(a: Op, b: Op) -> str | None:
+def _attribute_difference(a: Op, b: Op, likeness: Likeness) -> str | None:
     if is_constant(a):
         if constant_kind(a) == constant_kind(b):
             return None  # the content may differ: it is lifted
         return f"{_describe(a)} and {_describe(b)}"
+    lifted = liftable(a).keys() & liftable(b).keys() if likeness.lift == "attributes" else ()
     for name in sorted({*a.node.attributes, *b.node.attributes}):
         values = [op.node.attributes.get(name) for op in (a, b)]
+        if name in lifted and len({value.type for value in values if value is not None}) == 1:
+            continue
         texts = ["absent" if value is None else _short(value) for value in values]
         if texts[0] != texts[1]:
             return f"{a.node.op_type}.{name}: {texts[0]} and {texts[1]} ({_name(a)} and {_name(b)})"
@@ -111,6 +115,10 @@ def _wiring_difference(
             return f"input {at} of {_describe(a)} and of {_describe(b)} come from different places"
         if one is not None and other is not None and common_kinds([kind_of(one)], [kind_of(other)]) is None:
             return f"input {at} of {_describe(a)} is {_kind(one)}, of {_describe(b)} {_kind(other)}"
+        if one is not None and other is not None and bodies.likeness.weights == "shape":
+            shapes = [_weight(one), _weight(other)]
+            if shapes[0] != shapes[1]:
+                return f"input {at} of {_describe(a)} is {shapes[0]}, of {_describe(b)} {shapes[1]}"
     return None
 
 
@@ -125,6 +133,11 @@ def _describe(item: Item | None) -> str:
 
 def _name(op: Op) -> str:
     return op.node.name or f"of {op.node.outputs[0].name}"
+
+
+def _weight(wire: Wire) -> str:
+    shape = wire.value.shape
+    return f"a weight {wire.value.dtype}[{', '.join(map(str, shape or ()))}]" if wire.is_weight else "no weight"
 
 
 def _kind(wire: Wire) -> str:

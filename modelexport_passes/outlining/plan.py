@@ -14,7 +14,7 @@ from modelexport_passes.outlining.layout import Obstacle, dissolve, lay_out
 from modelexport_passes.outlining.naming import Formal, function_identity, name_formals
 from modelexport_passes.outlining.placement import repair
 from modelexport_passes.outlining.regions import Frames, Region, Selection, find_regions
-from modelexport_passes.outlining.sharing import Bodies, Group, share
+from modelexport_passes.outlining.sharing import Bodies, Group, Likeness, share
 from modelexport_passes.outlining.splitting import Split, lay_out_in_parts, number_parts
 from modelexport_passes.outlining.state import State, StateRules, local_names, pair, settle_results
 from modelexport_passes.unique_names import Names
@@ -78,7 +78,7 @@ def plan_outline(
     *,
     taken: Collection[tuple[str, str]],
     own_calls: Mapping[ir.Node, int],
-    lift: bool,
+    likeness: Likeness,
     split: bool = False,
     min_nodes: int = 1,
     min_calls: int = 1,
@@ -92,7 +92,7 @@ def plan_outline(
         taken: domain and name of functions that exist.
         own_calls: calls that an earlier outlining made, which lie in the region around their module call, and the
             number of operations that each stands for.
-        lift: let constants that differ between like modules become inputs.
+        likeness: in what module calls that share a function may differ.
         split: let module calls that others lie between become several calls.
         min_nodes: module calls with fewer operations, those of calls inside included, stay in their caller.
         min_calls: bodies that fewer module calls share stay in their callers.
@@ -101,7 +101,9 @@ def plan_outline(
     found_state = (state or StateRules({})).find(graph)
     few: set[Frames] = set()
     while True:
-        plan = _plan(graph, selection, taken, own_calls, few, found_state, lift=lift, split=split, min_nodes=min_nodes)
+        plan = _plan(
+            graph, selection, taken, own_calls, few, found_state, likeness=likeness, split=split, min_nodes=min_nodes
+        )
         found = {
             region.frames
             for group in plan.bodies.groups
@@ -120,8 +122,8 @@ def _plan(
     own_calls: Mapping[ir.Node, int],
     unwanted: Collection[Frames],
     state: State,
+    likeness: Likeness,
     *,
-    lift: bool,
     split: bool,
     min_nodes: int,
 ) -> OutlinePlan:
@@ -150,8 +152,8 @@ def _plan(
         layout, more = lay(ops, root)
         obstacles += more
     splits = number_parts(layout, root, obstacles) if split else []
-    bodies = Bodies(root, layout, results)
-    share(bodies, lift=lift)
+    bodies = Bodies(root, layout, results, likeness)
+    share(bodies)
     return OutlinePlan(ops, bodies, _name_functions(bodies, taken, state), [] if split else obstacles, splits)
 
 

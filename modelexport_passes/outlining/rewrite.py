@@ -12,7 +12,7 @@ from modelexport_passes.outlining.naming import local_name
 from modelexport_passes.outlining.plan import FunctionPlan, OutlinePlan
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.outlining.sharing import Bodies, Column, Group
-from modelexport_passes.outlining.types import Shapes, common_shape, general_shapes
+from modelexport_passes.outlining.types import Facts, General, common_shape, general_facts
 from modelexport_passes.scopes.ledger import PART_KEY
 from modelexport_passes.scopes.walk import has_bodies, owned_nodes, subgraphs_of
 from modelexport_passes.unique_names import Names
@@ -34,19 +34,19 @@ def rewrite(model: ir.Model, plan: OutlinePlan) -> Made:
         if op not in stay:
             _detach(op.node, bodies=op.has_bodies)
 
-    shapes: Shapes = {}
+    facts: General = {}
     functions: Functions = {function.group: function for function in plan.functions}
     made: Made = {}
     state: dict[ir.Value, str] = {}
     for function in plan.functions:
-        general = general_shapes(function.group, bodies)
-        shapes.update(general)
+        general = general_facts(function.group, bodies)
+        facts.update(general)
         state.update(_make_function(model, function, bodies, functions, made, general))
     main = _Body(bodies, functions, graph.initializers, {})
     graph.extend(main.build(bodies.root, made))
     graph.outputs.extend(main.values[wires[value]] if value in wires else value for value in outputs)
-    for value, shape in shapes.items():
-        value.shape = shape
+    for value, known in facts.items():
+        value.type, value.shape = known.type, known.shape
     for value, name in state.items():  # not before: calls have the names that the values had
         value.name = name
     _drop_embedded(graph, plan)
@@ -77,15 +77,19 @@ def _detach(node: ir.Node, *, bodies: bool) -> None:
 
 
 def _make_function(
-    model: ir.Model, function: FunctionPlan, bodies: Bodies, functions: Functions, made: Made, shapes: Shapes
+    model: ir.Model, function: FunctionPlan, bodies: Bodies, functions: Functions, made: Made, general: General
 ) -> dict[ir.Value, str]:
     """Make one function. Returns the names that those of its outputs that are state will have."""
     inputs = {formal.column: _input(formal.name, formal.column) for formal in function.formals}
     taken = [*(formal.name for formal in function.formals), *function.state_results]
-    body = _Body(bodies, functions, taken, shapes)
+    body = _Body(bodies, functions, taken, general)
     nodes = body.build(
         function.group.body, made, [inputs[function.group.columns[slot]] for slot in function.group.slots]
     )
+    attributes = [
+        ir.Attr(name, attribute.type, None)
+        for name, attribute in bodies.attributes.get(function.group.body, {}).items()
+    ]
     outputs = [body.values[wire] for wire in bodies.results[function.group.body]]
     graph = ir.Graph(
         list(inputs.values()),
@@ -94,7 +98,7 @@ def _make_function(
         opset_imports=_imports(nodes, model),
         name=function.name,
     )
-    made_function = ir.Function(function.domain, function.name, graph=graph, attributes=[])
+    made_function = ir.Function(function.domain, function.name, graph=graph, attributes=attributes)
     model.functions[made_function.identifier()] = made_function
     model.opset_imports.setdefault(function.domain, 1)
     return dict(zip(reversed(outputs), reversed(function.state_results), strict=False))
@@ -119,18 +123,18 @@ class _Body:
         bodies: the plan.
         functions: the function of each group.
         taken: names of values that the body has besides those it makes.
-        shapes: for values that do not have one shape in all calls of the body, the shape that holds for all.
+        general: what holds in all calls of the body, for values of which not all does that is known of them.
 
     Attributes:
         values: wire -> the value that stands for it in this body.
     """
 
-    def __init__(self, bodies: Bodies, functions: Functions, taken: Iterable[str], shapes: Shapes) -> None:
+    def __init__(self, bodies: Bodies, functions: Functions, taken: Iterable[str], general: General) -> None:
         self.values: dict[Wire, ir.Value] = {}
         self._bodies = bodies
         self._functions = functions
         self._taken = taken
-        self._shapes = shapes
+        self._general = general
         self._slots: Iterator[ir.Value] | None = None
 
     def build(self, region: Region, made: Made, slots: Sequence[ir.Value] | None = None) -> list[ir.Node]:
@@ -145,6 +149,8 @@ class _Body:
         self._kept_names: set[str] = set()
         for item in items:
             made[item] = self._place(item) if isinstance(item, Op) else self._call(item)
+        if slots is not None:
+            _refer(self._bodies.group_of[region], [made[item] for item in items])
         return [made[item] for item in items]
 
     def _read(self, wire: Wire) -> ir.Value:
@@ -200,8 +206,12 @@ class _Body:
             function.domain,
             function.name,
             [by_column[formal.column] for formal in function.formals],
-            outputs=[_result(wire, self._shapes) for wire in self._bodies.results[region]],
+            outputs=[_result(wire, self._general) for wire in self._bodies.results[region]],
             name=self._node_names.take(self._call_name(region)),
+            attributes=[
+                ir.Attr(name, attribute.type, attribute.value)
+                for name, attribute in self._bodies.attributes.get(region, {}).items()
+            ],
         )
         if region.part:
             node.metadata_props[PART_KEY] = str(region.part)
@@ -213,11 +223,18 @@ class _Body:
         return (local_name(region.frame.path, self._path) if self._path else None) or str(region.frame)
 
 
-def _result(wire: Wire, shapes: Shapes) -> ir.Value:
+def _refer(group: Group, nodes: Sequence[ir.Node]) -> None:
+    """Let attributes that differ between the calls of a body refer to those of its function."""
+    for (at, name), formal in group.attributes.items():
+        node = nodes[at]
+        node.attributes[name] = ir.RefAttr(name, formal, node.attributes[name].type)
+
+
+def _result(wire: Wire, general: General) -> ir.Value:
     value = wire.value
-    shape = shapes.get(value, value.shape)
-    copied = None if shape is None else shape.copy()
-    result = ir.Value(name=value.name, type=value.type, shape=copied, doc_string=value.doc_string)
+    known = general.get(value) or Facts(value.type, value.shape)
+    copied = None if known.shape is None else known.shape.copy()
+    result = ir.Value(name=value.name, type=known.type, shape=copied, doc_string=value.doc_string)
     result.metadata_props.update(value.metadata_props)
     return result
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, cast
 
+from modelexport_passes.outlining.attributes import Given, differing, liftable
 from modelexport_passes.outlining.canonical import (
     Kind,
     common_kinds,
@@ -20,6 +21,7 @@ from modelexport_passes.outlining.canonical import (
     is_constant,
     kind_of,
     operator_key,
+    weight_kind,
 )
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
@@ -31,6 +33,20 @@ Column = tuple[Wire, ...]
 _OUTSIDE = -1
 
 
+@dataclass(frozen=True)
+class Likeness:
+    """In what module calls may differ and still share a function.
+
+    Attributes:
+        lift: ``auto``: in constants, which become inputs; ``attributes``: besides in numbers and texts that are
+            attributes, which become attributes of the function; ``never``: in neither.
+        weights: ``any``: in the shapes of weights; ``shape``: not in these.
+    """
+
+    lift: Literal["auto", "attributes", "never"] = "auto"
+    weights: Literal["any", "shape"] = "any"
+
+
 @dataclass(eq=False)
 class Group:
     """Regions that share one function.
@@ -40,12 +56,15 @@ class Group:
         instances: the regions, first called first. The first one's nodes become the body.
         columns: one per formal input: what it is in each instance.
         slots: for each use of a value from outside, in the order of the body, the number of its column.
+        attributes: position of an item in the body, and name of one of its attributes -> the function's attribute that
+            it refers to.
     """
 
     number: int
     instances: list[Region]
     columns: list[Column] = field(default_factory=list[Column])
     slots: list[int] = field(default_factory=list[int])
+    attributes: dict[tuple[int, str], str] = field(default_factory=dict[tuple[int, str], str])
 
     @property
     def body(self) -> Region:
@@ -64,14 +83,18 @@ class Bodies:
         groups: regions that share, innermost first.
         group_of: region -> its group.
         actuals: region -> what its call passes, one wire per formal input.
+        attributes: region -> the attributes that its call passes, where it passes any.
+        likeness: in what regions that share may differ.
     """
 
     root: Region
     layout: dict[Region, list[Item]]
     results: dict[Region, list[Wire]]
+    likeness: Likeness = Likeness()
     groups: list[Group] = field(default_factory=list[Group])
     group_of: dict[Region, Group] = field(default_factory=dict[Region, Group])
     actuals: dict[Region, list[Wire]] = field(default_factory=dict[Region, list[Wire]])
+    attributes: dict[Region, Given] = field(default_factory=dict[Region, Given])
 
     def reads_of(self, item: Item) -> Sequence[Wire | None]:
         """What an item takes: inputs and captures of an operation, or the actual inputs of a call."""
@@ -109,18 +132,20 @@ class Bodies:
         return ordered
 
 
-def share(bodies: Bodies, *, lift: bool) -> None:
-    """Group the regions and find the inputs of each call. With ``lift``, differing constants move to callers."""
+def share(bodies: Bodies) -> None:
+    """Group the regions and find the inputs of each call."""
+    lift = bodies.likeness.lift != "never"
     for level in _levels(bodies):
         alike: dict[Hashable, list[Region]] = defaultdict(list)
         for region in level:
-            alike[_body_key(region, bodies, constant_values=not lift)].append(region)
+            alike[_body_key(region, bodies)].append(region)
         if lift:
             _lift_differing(alike.values(), bodies)
         for instances in alike.values():
             uses = {region: _outside_uses(region, bodies) for region in instances}
-            for compatible in _part_by_kinds(uses):
-                _add_group(compatible, uses, bodies)
+            for part in _part_by_weights(uses) if bodies.likeness.weights == "shape" else [uses]:
+                for compatible in _part_by_kinds(part):
+                    _add_group(compatible, uses, bodies)
 
 
 def _levels(bodies: Bodies) -> list[list[Region]]:
@@ -135,22 +160,31 @@ def _levels(bodies: Bodies) -> list[list[Region]]:
     return levels
 
 
-def _body_key(region: Region, bodies: Bodies, *, constant_values: bool) -> Hashable:
+def _body_key(region: Region, bodies: Bodies) -> Hashable:
     """The canonical body: operators and calls in order, wiring by position.
 
     What leaves it is no part: a value that only one call's surroundings use is an output of all calls.
     """
+    constant_values, plain_values = bodies.likeness.lift == "never", bodies.likeness.lift != "attributes"
     made: dict[Wire, int] = {}
     rows: list[Hashable] = []
     for item in bodies.layout[region]:
         if isinstance(item, Op):
-            rows.append(operator_key(item, constant_value=constant_values))
+            rows.append(operator_key(item, constant_value=constant_values, plain_values=plain_values))
         else:
             rows.append((bodies.group_of[item].number, item.part))
         rows.append(tuple([None if wire is None else made.get(wire, _OUTSIDE) for wire in bodies.reads_of(item)]))
         for wire in bodies.results_of(item):
             made[wire] = len(made)
     return (region.frame.class_name, tuple(rows))
+
+
+def _part_by_weights(uses: Mapping[Region, Sequence[Wire]]) -> list[dict[Region, Sequence[Wire]]]:
+    """Part regions whose weights differ in dtype or shape."""
+    parts: dict[Hashable, dict[Region, Sequence[Wire]]] = defaultdict(dict)
+    for region, wires in uses.items():
+        parts[tuple([weight_kind(wire) for wire in wires])][region] = wires
+    return list(parts.values())
 
 
 def _part_by_kinds(uses: Mapping[Region, Sequence[Wire]]) -> list[list[Region]]:
@@ -192,10 +226,19 @@ def _add_group(instances: list[Region], uses: Mapping[Region, Sequence[Wire]], b
     for slot in zip(*(uses[region] for region in instances), strict=True):
         group.slots.append(numbers.setdefault(slot, len(numbers)))
     group.columns = list(numbers)
+    if bodies.likeness.lift == "attributes" and len(instances) > 1:
+        rows = zip(*(bodies.layout[region] for region in instances), strict=True)
+        group.attributes, passed = differing([[_given(item, bodies) for item in row] for row in rows])
+        bodies.attributes.update(zip(instances, passed, strict=True))
     bodies.groups.append(group)
     for at, region in enumerate(instances):
         bodies.group_of[region] = group
         bodies.actuals[region] = [column[at] for column in group.columns]
+
+
+def _given(item: Item, bodies: Bodies) -> Given:
+    """The attributes of an item in which like bodies may differ."""
+    return liftable(item) if isinstance(item, Op) else bodies.attributes.get(item, {})
 
 
 def _outside_uses(region: Region, bodies: Bodies) -> list[Wire]:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import onnx_ir as ir
 
 from modelexport_passes.outlining.sharing import Bodies, Group
 
-Shapes = dict[ir.Value, ir.Shape | None]
+
+class Facts(NamedTuple):
+    """What is known of a value."""
+
+    type: ir.TypeProtocol | None
+    shape: ir.Shape | None
+
+
+General = dict[ir.Value, Facts]
+"""What holds at every call, of values of which not all does that is known of them at the first."""
 
 
 def common_shape(values: Sequence[ir.Value]) -> ir.Shape | None:
@@ -23,14 +33,16 @@ def common_shape(values: Sequence[ir.Value]) -> ir.Shape | None:
     return ir.Shape([dims[0] if all(dim == dims[0] for dim in dims) else None for dims in columns])
 
 
-def general_shapes(group: Group, bodies: Bodies) -> Shapes:
-    """For the values of a shared body whose shape differs between its instances, the shape that holds for all."""
-    shapes: Shapes = {}
+def general_facts(group: Group, bodies: Bodies) -> General:
+    """What holds at every call of the values of a shared body whose type or shape differs between its instances."""
+    general: General = {}
     if len(group.instances) == 1:
-        return shapes
+        return general
     for row in zip(*(bodies.layout[region] for region in group.instances), strict=True):
         for wires in zip(*(bodies.results_of(item) for item in row), strict=True):
             values = [wire.value for wire in wires]
-            if any(value.shape != values[0].shape for value in values):
-                shapes[values[0]] = common_shape(values)
-    return shapes
+            first = values[0]
+            types_differ = any(value.type != first.type for value in values)
+            if types_differ or any(value.shape != first.shape for value in values):
+                general[first] = Facts(None if types_differ else first.type, common_shape(values))
+    return general

@@ -15,6 +15,7 @@ from modelexport_passes.outlining.facts import record
 from modelexport_passes.outlining.plan import plan_outline
 from modelexport_passes.outlining.regions import Selection
 from modelexport_passes.outlining.rewrite import rewrite
+from modelexport_passes.outlining.sharing import Likeness
 from modelexport_passes.scopes.ledger import PART_KEY, read_ledger
 from modelexport_passes.scopes.relative import Frames, to_relative
 from modelexport_passes.scopes.scope import Frame, scope_of
@@ -104,7 +105,7 @@ def _cut(model: ir.Model, frames: Frames) -> None:
         _OneCall((), frames=frames),
         taken=[(domain, name) for domain, name, _ in model.functions],
         own_calls={node: 1 for node in model.graph if function_of(model, node) is not None},
-        lift=False,
+        likeness=Likeness(lift="never"),
     )
     if plan.obstacles:
         reasons = "; ".join(map(str, plan.obstacles))

@@ -97,11 +97,6 @@ def _entry(model: ir.Model, entry: str, what: str) -> Body:
 
 
 def _of_function(function: ir.Function, what: str, callees: list[ir.Function]) -> Body:
-    required = [attribute.name for attribute in function.attributes.values() if attribute.value is None]
-    if required:
-        raise ModelExportError(
-            f"replace: {what} needs the attributes {', '.join(required)}, and calls of modules pass none; give defaults"
-        )
     return Body(what, function.graph, dict(function.opset_imports), list(function.attributes.values()), callees)
 
 
@@ -129,13 +124,23 @@ def replaced(model: ir.Model, function: ir.Function, body: Body) -> ir.Function:
     graph.metadata_props.clear()
     graph.metadata_props.update(function.metadata_props)
     _place(graph, own=MODULE_KEY in function.metadata_props)
-    new_function = ir.Function(
-        function.domain, function.name, function.overload, graph=graph, attributes=body.attributes
-    )
+    attributes = _attributes(body, function, what, of)
+    new_function = ir.Function(function.domain, function.name, function.overload, graph=graph, attributes=attributes)
     for callee in body.functions:
         _adopt(model, callee, body)
     import_opsets(model, new_function, body.imports, what)
     return new_function
+
+
+def _attributes(body: Body, function: ir.Function, what: str, of: str) -> list[ir.Attr]:
+    """The attributes of a function with another body: what calls pass stays declared, and the body needs no others."""
+    own = {attribute.name: attribute for attribute in body.attributes}
+    required = [name for name, attribute in own.items() if attribute.value is None and name not in function.attributes]
+    if required:
+        raise ModelExportError(
+            f"{what} needs the attributes {', '.join(required)}, and calls of {of} pass none; give defaults"
+        )
+    return list({**function.attributes, **own}.values())
 
 
 def _bind_by_name(graph: ir.Graph, function: ir.Function, what: str, of: str) -> None:

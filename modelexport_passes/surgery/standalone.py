@@ -36,6 +36,7 @@ def stand_alone(model: ir.Model, call: ir.Node, frames: Frames) -> None:
     function = model.functions[call.op_identifier()]
     if any(value is not None and value.type is None for value in (*call.inputs, *call.outputs)):
         ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    _bind_attributes(function, call)
     rooting = Rooting(model, call, frames)
     rooting.body(function)
     actuals = _merge_equal(call, function)
@@ -54,6 +55,20 @@ def stand_alone(model: ir.Model, call: ir.Node, frames: Frames) -> None:
     _keep_reachable(model, imports)
     rooting.functions(model.functions.values())
     rooting.record(model)
+
+
+def _bind_attributes(function: ir.Function, call: ir.Node) -> None:
+    """Let operations of the body have what the call passes for the attributes that they refer to, or the default."""
+    for node in owned_nodes(function):
+        for name, attribute in list(node.attributes.items()):
+            if not attribute.is_ref():
+                continue
+            given = call.attributes.get(str(attribute.ref_attr_name)) or function.attributes.get(
+                str(attribute.ref_attr_name)
+            )
+            del node.attributes[name]
+            if given is not None and given.value is not None:
+                node.attributes[name] = ir.Attr(name, given.type, given.value)
 
 
 def _is_weight(actual: ir.Value) -> bool:
