@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 DATA = Path(__file__).with_name("data") / "hf_models.jsonl"
 
@@ -54,10 +54,8 @@ def zoo_cases(archs: tuple[str, ...] | None = None) -> list[ZooCase]:
     return [cases[arch] for arch in (archs or cases)]
 
 
-def build(
-    case: ZooCase, seed: int = 0, weights: Callable[[nn.Module, torch.Generator], None] | None = None
-) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The model in eval mode with weights of its own, by default those of `randomise`, and its inputs by name."""
+def build(case: ZooCase, seed: int = 0) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The model in eval mode with weights of its own, and its inputs by name."""
     import transformers
 
     config = getattr(transformers, case.config_class).from_dict(copy.deepcopy(case.config))
@@ -69,7 +67,7 @@ def build(
     torch.manual_seed(seed)
     model = getattr(transformers, case.model_class)(config).eval()
     generator = torch.Generator().manual_seed(seed)
-    (weights or randomise)(model, generator)
+    randomise(model, generator)
     return model, {name: _tensor(spec, generator) for name, spec in case.inputs.items()}
 
 
@@ -118,13 +116,6 @@ def randomise(model: nn.Module, generator: torch.Generator) -> None:
                 buffer.copy_(0.1 * torch.randn(buffer.shape, generator=generator))
             elif name.endswith("running_var"):
                 buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
-
-
-def shake(model: nn.Module, generator: torch.Generator) -> None:
-    """Keep the weights that the architecture draws, and make no two equal."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator).to(parameter.dtype))
 
 
 def _tensor(spec: dict[str, Any], generator: torch.Generator) -> Tensor:
