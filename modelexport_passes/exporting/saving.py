@@ -32,6 +32,7 @@ import onnx_ir as ir
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.exporting.weights import attribute_tensors, data_directory, initializers
+from modelexport_passes.garbage import collector_paused
 
 INLINE_LIMIT = 1 << 30
 """Bytes of weights in memory up to which a model is one file. Half of what protobuf can hold."""
@@ -58,11 +59,13 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
             directory cannot be written.
     """
     target = Path(os.path.abspath(path))
-    outside = _outside(model, target.parent)
-    to_write = outside + _too_large_to_embed(model)
+    weights = list(initializers(model))
+    to_write = _outside(weights, target.parent) + _too_large_to_embed(weights)
+    _check_attributes(model, target.parent)
     made = _make_directories(target.parent)
     try:
-        _write(model, target, to_write)
+        with collector_paused():
+            _write(model, target, to_write, weights)
     except OSError as error:
         raise ModelExportError(f"save {target}: {error.strerror or error}; nothing was changed") from error
     finally:
@@ -91,13 +94,13 @@ def to_proto(model: ir.Model, instead: Iterable[tuple[ir.Value, ir.TensorProtoco
 # --- where weights go ------------------------------------------------------------------------------------------------
 
 
-def _outside(model: ir.Model, directory: Path) -> list[ir.Value]:
+def _outside(weights: Iterable[ir.Value], directory: Path) -> list[ir.Value]:
     """Initializers whose external data lies in another directory. Checks that data to be referenced is there."""
     here = os.path.realpath(directory)
     real = functools.cache(os.path.realpath)
     exists = functools.cache(os.path.isfile)
     elsewhere: list[ir.Value] = []
-    for value in initializers(model):
+    for value in weights:
         tensor = value.const_value
         if tensor is None:
             raise ModelExportError(f"save: initializer {value.name!r} has no data; give it a const_value or remove it")
@@ -109,18 +112,23 @@ def _outside(model: ir.Model, directory: Path) -> list[ir.Value]:
             )
         if real(data_directory(tensor)) != here:
             elsewhere.append(value)
+    return elsewhere
+
+
+def _check_attributes(model: ir.Model, directory: Path) -> None:
+    """Refuse tensors in attributes whose data lies in another directory."""
+    here = os.path.realpath(directory)
     for tensor, node in attribute_tensors(model):
-        if isinstance(tensor, ir.ExternalTensor) and real(data_directory(tensor)) != here:
+        if isinstance(tensor, ir.ExternalTensor) and os.path.realpath(data_directory(tensor)) != here:
             raise ModelExportError(
                 f"save: node {node.name!r} ({node.op_type}) has an attribute whose data is in {tensor.path}; "
                 f"attributes cannot move to {directory}: make it an initializer, or save into {data_directory(tensor)}"
             )
-    return elsewhere
 
 
-def _too_large_to_embed(model: ir.Model) -> list[ir.Value]:
+def _too_large_to_embed(weights: Iterable[ir.Value]) -> list[ir.Value]:
     """The weights in memory that must leave the model file, all but the small ones, if they are too much together."""
-    in_memory = [value for value in initializers(model) if not isinstance(value.const_value, ir.ExternalTensor)]
+    in_memory = [value for value in weights if not isinstance(value.const_value, ir.ExternalTensor)]
     if sum(_nbytes(value) for value in in_memory) <= INLINE_LIMIT:
         return []
     return [value for value in in_memory if _nbytes(value) > _SMALL and value.dtype is not ir.DataType.STRING]
@@ -146,7 +154,7 @@ def _make_directories(directory: Path) -> list[Path]:
     return missing
 
 
-def _write(model: ir.Model, target: Path, to_write: Sequence[ir.Value]) -> None:
+def _write(model: ir.Model, target: Path, to_write: Sequence[ir.Value], weights: Iterable[ir.Value]) -> None:
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     placed: Path | None = None
     try:
@@ -159,7 +167,7 @@ def _write(model: ir.Model, target: Path, to_write: Sequence[ir.Value]) -> None:
         proto = to_proto(model, references)
         _write_synced(staging / target.name, _serialized(proto, target))
         _keep_mode(target, staging / target.name)
-        superseded = list(_superseded(target, _in_use(model) | {os.path.realpath(t.path) for _, t in references}))
+        superseded = list(_superseded(target, _in_use(weights) | {os.path.realpath(t.path) for _, t in references}))
         (staging / target.name).replace(target)
         placed = None
         for path in superseded:
@@ -250,9 +258,9 @@ def _keep_mode(target: Path, staged: Path) -> None:
 # --- data files of the model that is replaced -----------------------------------------------------------------------
 
 
-def _in_use(model: ir.Model) -> set[str]:
+def _in_use(weights: Iterable[ir.Value]) -> set[str]:
     """Real paths of the data files that the model in memory still reads from."""
-    tensors = (value.const_value for value in initializers(model))
+    tensors = (value.const_value for value in weights)
     return {os.path.realpath(tensor.path) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
 
 

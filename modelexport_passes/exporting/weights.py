@@ -8,6 +8,11 @@ from typing import cast
 
 import onnx_ir as ir
 
+from modelexport_passes.scopes.walk import all_nodes, has_bodies, subgraphs_of
+
+_TENSOR = ir.AttributeType.TENSOR
+_TENSORS = ir.AttributeType.TENSORS
+
 
 def all_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
     """All tensors of a model: initializers and attributes, in the main graph, subgraphs and functions."""
@@ -21,23 +26,21 @@ def all_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
 def initializers(model: ir.Model) -> Iterator[ir.Value]:
     """All initializers: of the main graph, of subgraphs, and of subgraphs inside functions."""
     yield from model.graph.initializers.values()
-    for container in (model.graph, *model.functions.values()):
-        for graph in container.subgraphs():
-            yield from graph.initializers.values()
+    for node in all_nodes(model):
+        if has_bodies(node):
+            for graph in subgraphs_of(node):
+                yield from graph.initializers.values()
 
 
 def attribute_tensors(model: ir.Model) -> Iterator[tuple[ir.TensorProtocol, ir.Node]]:
     """All tensors in attributes (``Constant`` and others) with their nodes."""
-    for container in (model.graph, *model.functions.values()):
-        for node in container.all_nodes():
-            for attribute in node.attributes.values():
-                if attribute.is_ref():
-                    continue
-                if attribute.type is ir.AttributeType.TENSOR:
-                    yield attribute.as_tensor(), node
-                elif attribute.type is ir.AttributeType.TENSORS:
-                    for tensor in attribute.as_tensors():
-                        yield tensor, node
+    for node in all_nodes(model):
+        for attribute in node.attributes.data.values():
+            if attribute.type is _TENSOR and not attribute.is_ref():
+                yield attribute.as_tensor(), node
+            elif attribute.type is _TENSORS and not attribute.is_ref():
+                for tensor in attribute.as_tensors():
+                    yield tensor, node
 
 
 def data_directory(tensor: ir.ExternalTensor) -> str:

@@ -15,7 +15,7 @@ from modelexport_passes.inlining.instantiate import Instance, Instantiation, Sit
 from modelexport_passes.inlining.originals import Originals
 from modelexport_passes.scopes.ledger import Ledger, read_ledger, write_ledger
 from modelexport_passes.scopes.scope import Scope, Source, scope_of, set_scope
-from modelexport_passes.scopes.walk import all_nodes, owned_nodes, subgraphs_of
+from modelexport_passes.scopes.walk import all_nodes, is_sorted, owned_nodes, subgraphs_of
 from modelexport_passes.unique_names import Names
 
 Selected = Callable[[ir.Function], bool]
@@ -56,10 +56,13 @@ def inline(model: ir.Model, selected: Selected, wanted: Callable[[Scope | None],
     before = scopes_at_calls(model, ledger, chosen) if some_stay else {}
     instantiation = Instantiation(chosen, ledger, wanted)
     names = Names(_value_names(model.graph))
-    site = Site(names, Names(_node_names(model.graph)), Originals(model.graph, ledger, names), inside=False)
+    originals = Originals(model.graph, ledger, names)
+    site = Site(names, Names(_node_names(model.graph)), originals, inside=False)
     _inline_in(model.graph, instantiation, site)
-    if site.originals is not None and site.originals.reused and instantiation.calls:
-        model.graph.sort()
+    if originals.reused and not is_sorted(model.graph):
+        originals.move_to_front()
+        if not is_sorted(model.graph):
+            model.graph.sort()
     for key, function in model.functions.items():
         if key not in chosen and wanted is None:
             inner = Names(_value_names(function.graph))
@@ -67,7 +70,8 @@ def inline(model: ir.Model, selected: Selected, wanted: Callable[[Scope | None],
             _inline_in(function.graph, instantiation, place)
             for domain in {node.domain for node in owned_nodes(function)}:
                 function.opset_imports.setdefault(domain, model.opset_imports.get(domain, 1))
-    gone = [key for key in chosen if key not in _called(model)]
+    called = _called(model)
+    gone = [key for key in chosen if key not in called]
     for key in gone:
         del model.functions[key]
     if some_stay:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -11,15 +11,13 @@ from modelexport_passes.errors import ModelExportError
 from modelexport_passes.inlining.originals import Originals
 from modelexport_passes.scopes.compose import scope_in_call
 from modelexport_passes.scopes.ledger import MODULE_KEY, ORIGIN_KEY, Call, Ledger
-from modelexport_passes.scopes.scope import (
-    SCOPE_KEY,
-    Scope,
-    set_scope,
-)
+from modelexport_passes.scopes.scope import SCOPE_KEY, Scope, format_scope
 from modelexport_passes.unique_names import Names
 
 Values = dict[ir.Value, ir.Value | None]
 Attributes = Mapping[str, ir.Attr]
+
+_BODIES = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
 
 @dataclass
@@ -153,6 +151,7 @@ class _BodyCopy:
         self._inherited = {} if own else {k: v for k, v in call.metadata_props.items() if k != SCOPE_KEY}
         self._values: Values = {}
         self._wanted: dict[ir.Value, str] = {}
+        self._scopes: dict[str, tuple[Scope | None, str | None]] = {}
         self._nodes: list[ir.Node] = []
 
     def bind(self, inputs: Sequence[ir.Value | None], result_names: Sequence[str | None]) -> None:
@@ -211,11 +210,7 @@ class _BodyCopy:
             node.domain,
             node.op_type,
             [None if value is None else self._values.get(value, value) for value in node.inputs],
-            [
-                resolved
-                for name, attr in node.attributes.items()
-                if (resolved := self._attribute(name, attr)) is not None
-            ],
+            self._resolved(node),
             overload=node.overload,
             outputs=outputs,
             version=node.version,
@@ -223,8 +218,20 @@ class _BodyCopy:
             doc_string=node.doc_string,
             metadata_props={**self._inherited, **node.metadata_props},
         )
-        set_scope(copy, self._scope_of(node))
+        text = self._scoped(node)[1]
+        if text is None:
+            copy.metadata_props.pop(SCOPE_KEY, None)
+        else:
+            copy.metadata_props[SCOPE_KEY] = text
         return copy
+
+    def _resolved(self, node: ir.Node) -> Iterable[ir.Attr]:
+        """The attributes of a node of the body, at the call."""
+        attributes = node.attributes.data
+        if not any(attribute.is_ref() or attribute.type in _BODIES for attribute in attributes.values()):
+            return attributes.values()
+        resolved = [self._attribute(name, attribute) for name, attribute in attributes.items()]
+        return [attribute for attribute in resolved if attribute is not None]
 
     def _attribute(self, name: str, attribute: ir.Attr) -> ir.Attr | None:
         """An attribute with references to the function's own replaced by what the call passes; None if it has none."""
@@ -280,14 +287,26 @@ class _BodyCopy:
 
     def _scope_of(self, node: ir.Node) -> Scope | None:
         """The scope of a node of the body, at the site."""
-        return scope_in_call(node, self._function, self._scope, self._particular, inside=self._site.inside)
+        return self._scoped(node)[0]
+
+    def _scoped(self, node: ir.Node) -> tuple[Scope | None, str | None]:
+        """The scope of a node of the body, at the site, and its text. Many nodes have one scope, and no ledger entry."""
+        key = None if node.name in self._particular.scopes else node.metadata_props.get(SCOPE_KEY, "")
+        known = None if key is None else self._scopes.get(key)
+        if known is None:
+            scope = scope_in_call(node, self._function, self._scope, self._particular, inside=self._site.inside)
+            known = scope, None if scope is None else format_scope(scope)
+            if key is not None:
+                self._scopes[key] = known
+        return known
 
 
 def _copy_value(value: ir.Value, name: str | None) -> ir.Value:
     copy = ir.Value(
         name=name,
         type=value.type,
-        shape=None if value.shape is None else value.shape.copy(),
+        # One that is frozen may be shared (onnx_ir.Shape).
+        shape=value.shape if value.shape is None or value.shape.frozen else value.shape.copy(),
         doc_string=value.doc_string,
     )
     copy.metadata_props.update(value.metadata_props)

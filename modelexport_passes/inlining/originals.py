@@ -24,10 +24,19 @@ class Originals:
         self._ledger = ledger
         self._names = names
         self._found: dict[str, Sequence[ir.Value]] = {}
+        self._standing: set[ir.Node] = set()
         for node in graph:
             if node.outputs and node.outputs[0].name in ledger.originals:
                 self._found[str(node.outputs[0].name)] = node.outputs
+                self._standing.add(node)
                 self.reused = True
+
+    def move_to_front(self) -> None:
+        """Let the originals that the graph has stand before all that may use them: they need nothing but each other."""
+        nodes = [node for node in self._graph if node in self._standing]
+        if nodes:
+            self._graph.remove(nodes)
+            self._graph.insert_before(self._graph[0], nodes)
 
     def find(self, name: str) -> Sequence[ir.Value] | None:
         """The outputs of the operation that makes this original, or the initializer, if the graph has it."""

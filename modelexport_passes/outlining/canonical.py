@@ -22,6 +22,8 @@ def operator_key(op: Op, *, constant_value: bool, plain_values: bool = True) -> 
     number, a text or a list of these is its type alone.
     """
     node = op.node
+    if not node.attributes.data:
+        return (node.domain, node.op_type, node.overload, (), len(node.outputs))
     if not constant_value and is_constant(op):
         return ("", "Constant", constant_kind(op))
     if plain_values or op.has_bodies or is_constant(op):
@@ -56,7 +58,7 @@ def constant_content(op: Op) -> Key:
 
 
 def _constant_attribute(op: Op) -> tuple[str, ir.Attr]:
-    ((name, attribute),) = op.node.attributes.items()
+    ((name, attribute),) = op.node.attributes.data.items()
     return name, attribute
 
 
@@ -90,12 +92,13 @@ def common_kinds(first: Sequence[Kind], second: Sequence[Kind]) -> list[Kind] | 
 
 def attributes_key(node: ir.Node, captured: Sequence[ir.Value] | None = None) -> Key:
     """Attributes by name, whatever their order; ``captured`` is `captures_of` the node, if known."""
-    attributes = node.attributes
-    if not attributes:
-        return ()
+    attributes = node.attributes.data
     captures = {value: at for at, value in enumerate(captures_of(node) if captured is None else captured)}
     return tuple(
-        (name, attribute.type, _attribute_value(attribute, captures)) for name, attribute in sorted(attributes.items())
+        [
+            (name, attribute.type, _attribute_value(attribute, captures))
+            for name, attribute in sorted(attributes.items())
+        ]
     )
 
 

@@ -20,20 +20,17 @@ class Wire:
         producer: the operation that makes it; None for graph inputs and initializers.
         readers: operations that read it, once for each input or capture.
         is_output: it is an output of the graph.
+        is_weight: an initializer that no caller of the model can replace.
     """
 
-    __slots__ = ("is_output", "producer", "readers", "value")
+    __slots__ = ("is_output", "is_weight", "producer", "readers", "value")
 
     def __init__(self, value: ir.Value, producer: Op | None, *, is_output: bool = False) -> None:
         self.value = value
         self.producer = producer
         self.readers: list[Op] = []
         self.is_output = is_output
-
-    @property
-    def is_weight(self) -> bool:
-        """An initializer that no caller of the model can replace."""
-        return self.producer is None and self.value.is_initializer() and not self.value.is_graph_input()
+        self.is_weight = producer is None and value.is_initializer() and not value.is_graph_input()
 
 
 class Op:

@@ -106,13 +106,15 @@ def _is_shape_like(value: ir.Value) -> bool:
 
 def is_embeddable(wire: Wire) -> bool:
     """An initializer that is no weight but a shape, axes or a scalar that an optimizer folded."""
+    if not wire.is_weight:
+        return False
     value = wire.value
     tensor = value.const_value
     name = value.name or ""
     is_parameter = "pkg.torch.export.graph_signature.InputSpec.kind" in value.metadata_props or (
         "." in name and not name.startswith("/")
     )
-    if not wire.is_weight or tensor is None or is_parameter or wire.is_output:
+    if tensor is None or is_parameter or wire.is_output:
         return False
     return tensor.size <= EMBED_LIMIT if tensor.dtype in _INTEGERS else tensor.size == 1
 

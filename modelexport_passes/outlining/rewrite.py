@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -30,9 +30,10 @@ def rewrite(model: ir.Model, plan: OutlinePlan) -> Made:
     graph.outputs.clear()  # one that moves into a function becomes an output there
     graph.remove([op.node for op in originals])
     stay = {item for region in _kept_regions(bodies) for item in bodies.layout[region]}
+    dropped = {op.node for op in originals if op not in stay}
     for op in originals:
-        if op not in stay:
-            _detach(op.node, bodies=op.has_bodies)
+        if op.node in dropped:
+            _detach(op.node, dropped, bodies=op.has_bodies)
 
     facts: General = {}
     functions: Functions = {function.group: function for function in plan.functions}
@@ -65,15 +66,15 @@ def _drop_embedded(graph: ir.Graph, plan: OutlinePlan) -> None:
             del graph.initializers[str(value.name)]
 
 
-def _detach(node: ir.Node, *, bodies: bool) -> None:
-    """A node that another one stands for: it no longer uses anything."""
+def _detach(node: ir.Node, dropped: Collection[ir.Node], *, bodies: bool) -> None:
+    """A node that another one stands for: it no longer uses anything that stays."""
     for at, value in enumerate(node.inputs):
-        if value is not None:
+        if value is not None and value.producer() not in dropped:
             node.replace_input_with(at, None)
     for graph in subgraphs_of(node) if bodies else ():
         graph.outputs.clear()
         for inner in graph:
-            _detach(inner, bodies=has_bodies(inner))
+            _detach(inner, dropped, bodies=has_bodies(inner))
 
 
 def _make_function(

@@ -47,6 +47,19 @@ def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
         yield from owned_nodes(function)
 
 
+def is_sorted(graph: ir.Graph) -> bool:
+    """Whether each node of a graph stands behind those that make what it reads, in its bodies too."""
+    seen: set[ir.Node] = set()
+    for node in graph:
+        values = captures_of(node) + list(node.inputs) if has_bodies(node) else node.inputs
+        for value in values:
+            producer = None if value is None else value.producer()
+            if producer is not None and producer not in seen and producer.graph is graph:
+                return False
+        seen.add(node)
+    return True
+
+
 def captures_of(node: ir.Node) -> list[ir.Value]:
     """Values from outside that the bodies of a node use, in order of first use."""
     inside: set[ir.Value] = set()
