@@ -6,7 +6,6 @@ exporter writes for a further layer: nodes, values and weights of their own, met
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -38,9 +37,7 @@ def exported_llama() -> onnx.ModelProto:
     tokens = torch.ones(1, 8, dtype=torch.long)
     program = torch.onnx.export(model, kwargs={"input_ids": tokens}, dynamo=True, optimize=False, verbose=False)
     assert program is not None
-    file = io.BytesIO()
-    program.save(file)
-    return onnx.load_from_string(file.getvalue())
+    return program.model_proto
 
 
 def deepened(base: onnx.ModelProto, nodes: int, *, metadata: Iterable[str] | None = NEEDED) -> onnx.ModelProto:

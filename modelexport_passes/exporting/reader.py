@@ -149,11 +149,10 @@ class Reader:
             value.doc_string = info.doc_string
 
     def _tensor(self, proto: onnx.TensorProto) -> ir.TensorProtocol:
-        if proto.data_location != onnx.TensorProto.EXTERNAL:
-            return serde.deserialize_tensor(proto)
-        tensor = serde.deserialize_tensor(proto, self._directory)
-        assert isinstance(tensor, ir.ExternalTensor)
-        self.external.append(tensor)
+        # onnx_ir leaves the type argument of its PathLike open.
+        tensor = serde.deserialize_tensor(proto, self._directory)  # pyright: ignore[reportUnknownMemberType]
+        if isinstance(tensor, ir.ExternalTensor):
+            self.external.append(tensor)
         return tensor
 
     # --- nodes -------------------------------------------------------------------------------------------------------
@@ -179,7 +178,7 @@ class Reader:
     def _node(self, proto: onnx.NodeProto, outputs: list[ir.Value], scopes: _Scopes) -> ir.Node:
         values = scopes[0]
         inputs = [values.get(name) or _outer(name, scopes) for name in proto.input]
-        attributes = proto.attribute and [self._attribute(attribute, scopes) for attribute in proto.attribute]
+        attributes = [self._attribute(attribute, scopes) for attribute in proto.attribute] if proto.attribute else ()
         _require(not proto.device_configurations)
         return ir.Node(
             proto.domain,
@@ -227,7 +226,7 @@ _PLAIN = frozenset(
 )
 
 
-def _require(common: bool) -> None:  # noqa: FBT001 - reads as an assertion
+def _require(common: bool) -> None:
     if not common:
         raise Uncommon
 

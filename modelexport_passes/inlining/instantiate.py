@@ -290,7 +290,7 @@ class _BodyCopy:
         return self._scoped(node)[0]
 
     def _scoped(self, node: ir.Node) -> tuple[Scope | None, str | None]:
-        """The scope of a node of the body, at the site, and its text. Many nodes have one scope, and no ledger entry."""
+        """The scope of a node of the body, at the site, and its text. Many nodes share one."""
         key = None if node.name in self._particular.scopes else node.metadata_props.get(SCOPE_KEY, "")
         known = None if key is None else self._scopes.get(key)
         if known is None:
