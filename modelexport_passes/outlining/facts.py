@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import onnx_ir as ir
 
@@ -120,11 +121,12 @@ def _record_row(node: ir.Node, row: Sequence[Item], seen: Sequence[_Instance], l
     """One node of a body, and what it stands for in each instance."""
     first = row[0]
     if isinstance(first, Op):
-        scopes = [_scope(item) for item in row if isinstance(item, Op)]
-        _record_origins(node, [item for item in row if isinstance(item, Op)], seen, ledger)
+        ops = cast("Sequence[Op]", row)  # rows are of one kind: the bodies are equal
+        scopes = [_scope(op) for op in ops]
+        _record_origins(node, ops, seen, ledger)
         if len(row) > 1:
-            _drop_differing(node, [item.node for item in row[1:] if isinstance(item, Op)])
-        inner = [list(owned_nodes([item.node]))[1:] if item.has_bodies else [] for item in row if isinstance(item, Op)]
+            _drop_differing(node, [op.node for op in ops[1:]])
+        inner = [list(owned_nodes([op.node]))[1:] for op in ops] if first.has_bodies else []
         for nodes in zip(*inner, strict=True):
             _relate(nodes[0], [scope_of(inner_node) for inner_node in nodes], seen, ledger)
     else:
@@ -144,7 +146,8 @@ def _relate(node: ir.Node, scopes: Sequence[Scope | None], seen: Sequence[_Insta
         None if scope is None else instance.relative(scope.frames) for scope, instance in zip(scopes, seen, strict=True)
     ]
     common = next((relative for relative in relatives if relative is not None), None)
-    weakest = max((scope.source for scope in scopes if scope is not None), key=lambda source: source.rank, default=None)
+    sources = {scope.source for scope in scopes if scope is not None}
+    weakest = max(sources, key=lambda source: source.rank, default=None)
     if common is None or weakest is None:
         set_scope(node, None)
     else:

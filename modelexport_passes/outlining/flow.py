@@ -54,8 +54,8 @@ class Op:
     """
 
     __slots__ = (
-        "captured", "captures", "constant", "copy_of", "has_bodies", "ins", "local_frames", "node", "order", "outs",
-        "region", "scope", "weight", "withdrawn",
+        "_omits", "captured", "captures", "constant", "copy_of", "has_bodies", "ins", "local_frames", "node", "order",
+        "outs", "region", "scope", "weight", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, node: ir.Node, order: int, region: Region, scope: Scope | None) -> None:
@@ -64,6 +64,7 @@ class Op:
         self.region = region
         self.scope = scope
         self.ins: list[Wire | None] = []
+        self._omits = False  # whether an input is left out
         self.has_bodies = False
         self.captured: list[ir.Value] = []
         self.captures: list[Wire] = []
@@ -88,9 +89,14 @@ class Op:
 
     def reads(self) -> Sequence[Wire]:
         """Wires of inputs, then of captures. Only to be looked at."""
-        if self.captures or None in self.ins:
+        if self.captures or self._omits:
             return [wire for wire in (*self.ins, *self.captures) if wire is not None]
         return cast("list[Wire]", self.ins)
+
+    def take(self, ins: list[Wire | None]) -> None:
+        """Take these inputs."""
+        self.ins = ins
+        self._omits = None in ins
 
     def reroute(self, old: Wire, new: Wire) -> None:
         """Read ``new`` wherever ``old`` was read."""
@@ -112,7 +118,7 @@ def read_graph(graph: ir.Graph, root: Region) -> list[Op]:
 
     for order, node in enumerate(graph):
         op = Op(node, order, root, scope_of(node))
-        op.ins = [None if value is None else wire_of(value) for value in node.inputs]
+        op.take([None if value is None else wire_of(value) for value in node.inputs])
         if has_bodies(node):
             op.has_bodies = True
             op.captured = captures_of(node)

@@ -151,7 +151,7 @@ def _clone(op: Op, region: Region, readers: Sequence[list[Op]]) -> Op:
     """A copy of a constant operation in a region, for those who read its outputs there."""
     copy = Op(op.node, op.order, region, op.scope)
     copy.constant = True
-    copy.ins = list(op.ins)
+    copy.take(list(op.ins))
     for wire in copy.reads():
         wire.readers.append(copy)
     for wire, there in zip(op.outs, readers, strict=True):
