@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
+from modelexport_passes.scopes.builder_metadata import frames_from_builder
 from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
 from modelexport_passes.scopes.fusions import frames_of_owner, fused_kernel, keep_origins
 from modelexport_passes.scopes.parameters import ParameterOwners, literal_list
@@ -42,7 +43,7 @@ def fx_node_name(node: ir.Node) -> str | None:
 
 def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> dict[ir.Node, Scope]:
     """The scope of each node whose metadata tells its modules, calls numbered in the order of the graph."""
-    told = {node: frames for node in nodes if (frames := frames_from_metadata(node))}
+    told = {node: frames for node in nodes if (frames := frames_from_metadata(node) or frames_from_builder(node))}
     if not told:
         return {}
     fused = {node: owner for node in told if (owner := _kernel_owner(node, owners)) is not None}
