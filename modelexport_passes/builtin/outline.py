@@ -14,6 +14,7 @@ from modelexport_passes.outlining.plan import OutlinePlan, plan_outline
 from modelexport_passes.outlining.regions import Selection
 from modelexport_passes.outlining.rewrite import rewrite
 from modelexport_passes.outlining.sharing import Likeness
+from modelexport_passes.outlining.source_code import find_sources, record_sources
 from modelexport_passes.outlining.state import COMMON_RULES, StateRules
 from modelexport_passes.pass_base import ModelPass, Outcome
 from modelexport_passes.scopes.ledger import MODULE_KEY
@@ -127,8 +128,10 @@ class Outline(ModelPass):
         notes += [f"not shared: {miss}" for miss in plan.near_misses() if miss.alike]
         calls = sum(len(function.group.instances) for function in plan.functions)
         if plan.functions:
+            sources = find_sources(model, plan)
             made = rewrite(model, plan)
             record(model, plan, made)
+            record_sources(model, plan, sources)
             retag(all_nodes(model), tag_templates(model))
             model.ir_version = max(model.ir_version, METADATA_IR_VERSION)
         figures = {

@@ -119,9 +119,12 @@ def function_table(functions: list[FunctionUse]) -> Table:
     table = Table("function", title=f"{len(functions)} functions", title_justify="left")
     for heading in ("nodes", "call sites", "calls"):
         table.add_column(heading, justify="right")
+    with_source = any(function.source for function in functions)
+    if with_source:
+        table.add_column("source", overflow="fold")
     for function in functions:
-        row = (function.nodes, function.call_sites, function.calls)
-        table.add_row(escape(function.name), *map(str, row))
+        row = [str(number) for number in (function.nodes, function.call_sites, function.calls)]
+        table.add_row(escape(function.name), *row, *([escape(function.source or "")] if with_source else ()))
     return table
 
 

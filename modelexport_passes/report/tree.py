@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from modelexport_passes.report.expansion import Frames, operations
-from modelexport_passes.scopes.ledger import MODULE_KEY
+from modelexport_passes.scopes.ledger import MODULE_KEY, SOURCE_KEY
 from modelexport_passes.scopes.scope import Frame
 
 
@@ -87,6 +87,7 @@ class FunctionUse:
         nodes: nodes of its body and the bodies inside, calls among them.
         call_sites: nodes that call it, in the main graph and in function bodies.
         calls: how often it runs when the model does (a body of Loop counted once).
+        source: where the module's code is, ``file:line``, if it is known.
     """
 
     name: str
@@ -94,6 +95,7 @@ class FunctionUse:
     nodes: int
     call_sites: int
     calls: int
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ def module_tree(model: ir.Model) -> ModuleTree:
             nodes=sum(1 for _ in function.all_nodes()),
             call_sites=len(sites.get(key, ())),
             calls=calls[key],
+            source=function.metadata_props.get(SOURCE_KEY),
         )
         for key, function in model.functions.items()
     ]

@@ -28,6 +28,12 @@ MODULE_KEY = "pkg.modelexport_passes.module"
 CALLS_KEY = "pkg.modelexport_passes.calls"
 """Metadata key on a function: JSON list of the module calls it serves, ``path@call``."""
 
+SOURCE_KEY = "pkg.modelexport_passes.source"
+"""Metadata key on a function: where in its module's ``forward`` its first operation is made, ``file:line``."""
+
+SOURCES_KEY = "pkg.modelexport_passes.sources"
+"""Metadata key on the model: JSON, qualified class -> ``file:line``, of the classes that functions were made of."""
+
 STATE_KEY = "pkg.modelexport_passes.state"
 """Metadata key on a function: JSON, name of an input that is state -> name of the output that is its next value, null
 for one that is only read."""

@@ -94,8 +94,8 @@ def test_outlining_changes_nothing_but_the_functions() -> None:
     assert sorted(rows(outlined())) == sorted(rows(flat()))
     tree = module_tree(outlined())
     assert [vars(function) for function in tree.functions] == [
-        {"name": "m::Block", "module": "m.Block", "nodes": 3, "call_sites": 2, "calls": 2},
-        {"name": "m::Scale", "module": "m.Scale", "nodes": 1, "call_sites": 1, "calls": 2},
+        {"name": "m::Block", "module": "m.Block", "nodes": 3, "call_sites": 2, "calls": 2, "source": None},
+        {"name": "m::Scale", "module": "m.Scale", "nodes": 1, "call_sites": 1, "calls": 2, "source": None},
     ]
     assert [call.function for call in tree.roots[0].walk() if call.function] == ["m::Block", "m::Scale"] * 2
 
