@@ -50,7 +50,7 @@ def test_several_readers_are_served_at_once(model):
         "at": 7,
     }
     assert not tags(model).modified
-    mx.Validate()(model)
+    mx.Validate(session=True)(model)
 
 
 def test_all_tags_follow_through_outline_and_inline(model):
@@ -58,7 +58,7 @@ def test_all_tags_follow_through_outline_and_inline(model):
     mx.InjectTags(presets=["htp", "layer_ann"], templates={"at": "{path} {node}"})(model)
     before = [{**node.metadata_props, "at": ""} for node in model.graph]
     mx.Outline(modules=["*.Block"])(model)
-    mx.Validate()(model)
+    mx.Validate(session=True)(model)
     mx.Inline()(model)
     assert [{**node.metadata_props, "at": ""} for node in model.graph] == before
     assert [node.metadata_props["at"].split()[-1] for node in model.graph] == [node.name for node in model.graph]

@@ -55,7 +55,7 @@ def test_scopes_tags_and_what_is_asked_for_stay(model):
     assert not any(node.doc_string for node in all_nodes(model))
     assert not StripMetadata(keep=["mi*"])(model).modified
     mx.Inline()(model)
-    mx.Validate()(model)
+    mx.Validate(session=True)(model)
     assert [node.metadata_props["hierarchy_tag"] for node in all_nodes(model)] == [
         "/Net/Scale.s",
         "/Net",
@@ -70,14 +70,14 @@ def test_tags_alone_stay_without_scopes(model):
     assert keys(model) == {"hierarchy_tag"}
     assert dict(model.metadata_props) == {"tokenizer": "word"}
     assert all(node.doc_string for node in all_nodes(model))
-    mx.Validate()(model)
+    mx.Validate(session=True)(model)
 
 
 def test_scopes_alone_stay_without_tags(model):
     """Tags are no longer said to be there; they can be made again."""
     StripMetadata(tags=False)(model)
     assert "hierarchy_tag" not in keys(model)
-    mx.Validate()(model)
+    mx.Validate(session=True)(model)
     assert mx.InjectTags()(model).modified
 
 

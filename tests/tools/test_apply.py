@@ -94,7 +94,7 @@ def test_a_tool_that_harms_functions_is_stopped_before_it_runs(model, make):
     assert isinstance(result, mx.Outcome)
     assert (result.modified, len(model.functions), len(result.notes)) == (True, 0, 1)
     assert {*SCOPES.values()} - {"/Net"} <= set(tags(result.model)) <= {*SCOPES.values()}
-    mx.Validate()(model)
+    mx.Validate(session=True)(model)
 
 
 def test_a_tool_may_be_given_functions_all_the_same(model):
@@ -112,7 +112,7 @@ def test_tools_that_keep_functions_keep_all_that_is_known_of_them(model, make):
     mx.Outline(modules=["*.Block"])(model)
     make()(model)
     assert len(model.functions) == 1
-    mx.Validate()(model)
+    mx.Validate(session=True)(model)
     mx.Inline()(model)
     assert sorted(map(str, tags(model))) == sorted(tag for name, tag in SCOPES.items() if name != "i")
 

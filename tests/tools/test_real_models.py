@@ -21,7 +21,7 @@ def test_optimizers_lose_no_scope(name: str, arch: str) -> None:
     assert (found.lost, found.misplaced) == ([], [])
     assert found.kept + found.fused == found.surviving
     assert found.tagged == found.nodes
-    mx.Validate(session=False)(model)
+    mx.Validate()(model)
 
 
 @pytest.mark.parametrize("arch", ["vit", "regnet"])
@@ -31,7 +31,7 @@ def test_conversions_and_quantization_lose_no_scope(name: str, arch: str) -> Non
     model, found = carried(arch, OTHERS[name]())
     assert (found.lost, found.misplaced) == ([], [])
     assert found.tagged == found.nodes
-    mx.Validate(session=False)(model)
+    mx.Validate()(model)
 
 
 def test_a_convolution_keeps_its_scope_when_the_normalization_is_folded_into_it() -> None:

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from modelexport_passes.builtin import validate
 from modelexport_passes.builtin.validate import Parity, Validate
 from modelexport_passes.errors import ConfigError, VerificationError
 from modelexport_passes.exporting.files import save
@@ -36,11 +37,11 @@ def context(reference: str = TEXT, outputs: list[np.ndarray] | None = None) -> R
 
 
 def test_a_sound_model_passes_and_is_not_modified() -> None:
-    """Alone, it checks structure, hierarchy and loading; unknown scopes are counted and not an error."""
+    """Alone, it checks structure and hierarchy; unknown scopes are counted and not an error."""
     outcome = Validate()(model_of())
     assert not outcome.modified
     assert outcome.figures == {  # type: ignore[attr-defined]
-        "checks": ["checker", "hierarchy", "session"],
+        "checks": ["checker", "hierarchy"],
         "nodes": 2,
         "tagged": 0,
         "unknown": 2,
@@ -55,7 +56,7 @@ def test_all_failures_are_told_at_once() -> None:
     model.graph[0].metadata_props["pkg.modelexport_passes.scope"] = "nonsense"
     model.graph[1].op_type = "Tanhh"
     with pytest.raises(VerificationError) as caught:
-        Validate(parity=Parity()).bind(context())(model)
+        Validate(session=True, parity=Parity()).bind(context())(model)
     lines = str(caught.value).splitlines()
     assert lines[0] == "validate: 3 faults"
     assert [line.split(":")[0].strip() for line in lines[1:]] == [
@@ -71,9 +72,20 @@ def test_checks_can_be_left_out() -> None:
     """What is switched off is not run."""
     model = model_of()
     model.graph[1].op_type = "Tanhh"
-    assert Validate(checker=False, session=False)(model).figures["checks"] == ["hierarchy"]  # type: ignore[attr-defined]
+    assert Validate(checker=False)(model).figures["checks"] == ["hierarchy"]  # type: ignore[attr-defined]
     with pytest.raises(VerificationError, match="onnx-checker"):
-        Validate(session=False)(model)
+        Validate()(model)
+
+
+def test_onnxruntime_is_asked_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its loading is quadratic in the nodes of a model; parity runs both models anyway."""
+    opened: list[ir.Model] = []
+    monkeypatch.setattr(validate, "open_session", opened.append)
+    model = model_of()
+    Validate()(model)
+    assert opened == []
+    assert Validate(session=True)(model).figures["checks"] == ["checker", "hierarchy", "session"]  # type: ignore[attr-defined]
+    assert opened == [model]
 
 
 class TestParity:
