@@ -38,6 +38,8 @@ class Inline(ModelPass):
     Attributes:
         modules: ``all``, or globs over what a function is: its module's qualified class, or ``domain.name``.
         paths: globs over module paths: only these calls; a function stays while others call it.
+        depth: only calls of modules at most so deep below the root (1: its children). Where a call is, its scope says:
+            one whose scope is unknown stays, and so do those in functions that stay.
         max_nodes: only functions of at most so many operations, calls counted as one.
         max_calls: only functions that are called at most so often.
     """
@@ -46,19 +48,24 @@ class Inline(ModelPass):
 
     modules: Literal["all"] | list[str] = "all"
     paths: list[str] | None = None
+    depth: int | None = None
     max_nodes: int | None = None
     max_calls: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.modules, str) and self.modules != "all":
             raise ConfigError(f"inline: modules {self.modules!r}; expected 'all' or a list of globs over class names")
+        for option in ("depth", "max_nodes", "max_calls"):
+            value = getattr(self, option)
+            if value is not None and value < 1:
+                raise ConfigError(f"inline: {option} {value}; expected 1 or more")
 
     def call(self, model: ir.Model) -> Outcome:
         """Inline the selected functions, wherever they are called."""
         before = len(model.graph)
         with collector_paused():
             calls = count_calls(model)
-            wanted = None if self.paths is None else self._wants
+            wanted = None if self.paths is None and self.depth is None else self._wants
             result = inline(model, lambda function: self._selects(function, calls[function.identifier()]), wanted)
         if result.calls or result.functions:
             retag(all_nodes(model), tag_templates(model))
@@ -72,7 +79,9 @@ class Inline(ModelPass):
     def _wants(self, scope: Scope | None) -> bool:
         if scope is None or scope.relative:
             return False
-        return any(fnmatch.fnmatchcase(scope.path, glob) for glob in self.paths or ())
+        if self.depth is not None and len(scope.frames) - 1 > self.depth:
+            return False
+        return self.paths is None or any(fnmatch.fnmatchcase(scope.path, glob) for glob in self.paths)
 
     def _selects(self, function: ir.Function, calls: int) -> bool:
         if self.max_nodes is not None and len(function) > self.max_nodes:

@@ -10,6 +10,7 @@ import pytest
 
 import modelexport_passes as mx
 from modelexport_passes.scopes.scope import Frame, Scope, Source, scope_of, set_scope
+from modelexport_passes.scopes.walk import all_nodes
 from modelexport_passes.testing import assert_rewrites, model_of
 from tests.scoped_models import check, fingerprint, function_calls, run, scoped, tags_in
 
@@ -184,6 +185,11 @@ BLOCK_SCOPES = {
         ({"paths": ["layers.0"]}, ["Neg", "Relu", "Block"], {"Block", "Neg"}),
         ({"paths": ["layers.0*"]}, ["Neg", "Relu", "Block"], {"Block", "Neg"}),
         ({"paths": ["layers.*"]}, ["Neg", "Relu", "Neg", "Relu"], set()),
+        ({"depth": 1}, ["Neg", "Relu", "Neg", "Relu"], {"Neg"}),
+        ({"depth": 2}, ["Neg", "Relu", "Neg", "Relu"], set()),
+        ({"depth": 1, "paths": ["*.neg"]}, ["Block", "Block"], {"Block", "Neg"}),
+        ({"depth": 1, "paths": ["layers.1"]}, ["Block", "Neg", "Relu"], {"Block", "Neg"}),
+        ({"depth": 1, "modules": ["*.Neg"]}, ["Block", "Block"], {"Block", "Neg"}),
         ({"max_nodes": 1}, ["Block", "Block"], {"Block"}),
         ({"max_calls": 1}, ["Block", "Block"], {"Block"}),
         ({"modules": ["*.Block"], "max_calls": 1}, ["Block", "Block"], {"Block", "Neg"}),
@@ -199,6 +205,20 @@ def test_selection_by_path_size_and_calls(options: dict[str, Any], main: list[st
     assert [node.op_type for node in model.graph] == main
     assert {function.name for function in model.functions.values()} == functions
     assert run(model, X) == before
+    assert not mx.Inline(**options)(model).modified
+
+
+def test_a_depth_that_calls_do_not_tell_leaves_them_alone() -> None:
+    """How deep a call without a scope is, nothing says."""
+    model = model_with("g (float[2,3] x) => (float[2,3] y) { y = f.A(x) }", "A (a) => (b) { b = Neg(a) }")
+    assert not mx.Inline(depth=1)(model).modified
+
+
+@pytest.mark.parametrize("option", ["depth", "max_nodes", "max_calls"])
+def test_a_limit_that_nothing_can_meet_is_refused(option: str) -> None:
+    """Nothing is less than one operation, one call, one module deep."""
+    with pytest.raises(mx.ConfigError, match=f"inline: {option} 0; expected 1 or more"):
+        mx.Inline(**{option: 0})
 
 
 def test_functions_in_a_circle_are_refused() -> None:
@@ -210,6 +230,127 @@ def test_functions_in_a_circle_are_refused() -> None:
     )
     with pytest.raises(mx.ModelExportError, match=r"circle: f::(A -> f::B -> f::A|B -> f::A -> f::B)"):
         mx.Inline()(model)
+
+
+def test_a_function_that_calls_itself_is_refused_even_if_it_would_stay() -> None:
+    """Also through a body of If, and whether or not it is called."""
+    itself = """
+    A (a, c) => (b) {
+        b = If (c) < then_branch = t () => (p) { p = f.A(a, c) }, else_branch = e () => (q) { q = Neg(a) } >
+    }
+    """
+    model = model_with("g (float[2,3] x) => (float[2,3] y) { y = f.B(x) }", itself, "B (a) => (b) { b = Neg(a) }")
+    with pytest.raises(mx.ModelExportError, match="circle: f::A -> f::A"):
+        mx.Inline(modules=["f.B"])(model)
+
+
+def test_an_attribute_is_handed_down_through_calls() -> None:
+    """To an inner function, into a body of If, by reference or by the default on the way; what nobody gives is out."""
+    text = f"""{HEADER}
+    g (float[2,3] x, bool c) => (float[2,3] y) {{ a = f.Outer <alpha = 0.5> (x, c)  y = f.Outer(a, c) }}
+    <domain: "f", opset_import: ["": 20, "f": 1]>
+    Outer <alpha: float = 0.125> (x, c) => (y) {{
+        y = If (c) <
+            then_branch = t () => (p) {{ p = f.Act <slope: float = @alpha> (x) }},
+            else_branch = e () => (q) {{ q = f.Act (x) }}
+        >
+    }}
+    <domain: "f", opset_import: ["": 20]>
+    Act <slope: float = 0.25> (x) => (y) {{ y = LeakyRelu <alpha: float = @slope> (x) }}
+    """
+    model = model_of(text)
+    inputs = [{**X, "c": np.array(flag)} for flag in (True, False)]
+    before = [run(model, arrays) for arrays in inputs]
+    mx.Inline()(model)
+    check(model)
+    assert [run(model, arrays) for arrays in inputs] == before
+    relus = [node for node in all_nodes(model) if node.op_type == "LeakyRelu"]
+    assert [node.attributes["alpha"].value for node in relus] == [0.5, 0.25, 0.125, 0.25]
+
+
+def test_an_attribute_that_the_call_does_not_give_is_left_to_the_operator() -> None:
+    """Without a default in the function, the operator's own holds."""
+    text = f"""{HEADER}
+    g (float[2,3] x) => (float[2,3] y) {{ y = f.Act(x) }}
+    <domain: "f", opset_import: ["": 20]> Act <slope> (x) => (y) {{ y = LeakyRelu <alpha: float = @slope> (x) }}
+    """
+    model = model_of(text)
+    mx.Inline()(model)
+    assert not model.graph[0].attributes
+
+
+def test_inputs_of_an_operator_that_takes_any_number_keep_their_order() -> None:
+    """Concat of two formals and one of them again."""
+    model = model_with(
+        "g (float[2,3] x, float[2,3] z) => (float[6,3] y) { y = f.Cat(x, z) }",
+        "Cat (a, b) => (c) { c = Concat <axis = 0> (b, a, b) }",
+    )
+    mx.Inline()(model)
+    assert [value and value.name for value in model.graph[0].inputs] == ["z", "x", "z"]
+
+
+def test_an_input_left_out_in_the_middle_or_at_the_end_is_left_out_all_the_way_down() -> None:
+    """Through two functions, and into the body of an If."""
+    text = """
+    g (float[2,3] x, float high, bool c) => (float[2,3] y, float[2,3] z) { y, z = f.Outer(x, , high, c) }
+    """
+    outer = """
+    Outer (a, low, high, c) => (y, z) {
+        y = f.Inner(a, low, high)
+        z = If (c) < then_branch = t () => (p) { p = f.Inner(a, low) }, else_branch = e () => (q) { q = Neg(a) } >
+    }
+    """
+    model = model_with(text, outer, "Inner (a, low, high) => (b) { b = Clip(a, low, high) }")
+    mx.Inline()(model)
+    check(model)
+    x, high, _ = model.graph.inputs
+    clips = [node for node in all_nodes(model) if node.op_type == "Clip"]
+    assert [list(clip.inputs) for clip in clips] == [[x, None, high], [x, None, None]]
+    assert run(model, {**X, "high": np.array(1, np.float32), "c": np.array(True)}) == [
+        np.minimum(X["x"], 1).tobytes(),
+        X["x"].tobytes(),
+    ]
+
+
+def test_opsets_that_only_a_function_imports_come_along() -> None:
+    """The model has to know the domains of the operations that it gets, and loses that of the function."""
+    text = """<ir_version: 10, opset_import: ["": 20, "f": 1]>
+    g (float[2,3] x) => (float[2,3] y) { y = f.Bin(x) }
+    <domain: "f", opset_import: ["": 20, "ai.onnx.ml": 3]>
+    Bin (a) => (b) { b = ai.onnx.ml.Binarizer <threshold = 0.5> (a) }
+    """
+    model = model_of(text)
+    before = run(model, X)
+    mx.Inline()(model)
+    check(model)
+    assert model.opset_imports == {"": 20, "ai.onnx.ml": 3}
+    assert run(model, X) == before
+
+
+def test_the_default_domain_by_its_long_name_is_the_default_domain() -> None:
+    """``ai.onnx`` and the empty domain are one."""
+    text = """<ir_version: 10, opset_import: ["": 20, "f": 1]>
+    g (float[2,3] x) => (float[2,3] y) { y = f.A(x) }
+    <domain: "f", opset_import: ["ai.onnx": 20]> A (a) => (b) { b = ai.onnx.Neg(a) }
+    """
+    model = model_of(text)
+    mx.Inline()(model)
+    check(model)
+    assert run(model, X) == [(-X["x"]).tobytes()]
+
+
+def test_functions_that_nothing_calls_go_with_their_domains() -> None:
+    """Also those that only such functions call."""
+    text = """<ir_version: 10, opset_import: ["": 20, "f": 1, "g": 1, "h": 1]>
+    g (float[2,3] x) => (float[2,3] y) { y = f.A(x) }
+    <domain: "f", opset_import: ["": 20]> A (a) => (b) { b = Neg(a) }
+    <domain: "g", opset_import: ["": 20, "h": 1]> B (a) => (b) { b = h.C(a) }
+    <domain: "h", opset_import: ["": 20]> C (a) => (b) { b = Neg(a) }
+    """
+    model = model_of(text)
+    mx.Inline()(model)
+    check(model)
+    assert (dict(model.functions), model.opset_imports) == ({}, {"": 20})
 
 
 def test_a_function_of_another_opset_is_refused() -> None:
