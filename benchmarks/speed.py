@@ -61,7 +61,7 @@ def pipeline(source: Path, target: Path, modules: Literal["all", "auto"]) -> Tim
     """From file to outlined file."""
     held: list[ir.Model] = []
     passes: list[Any] = [
-        mx.RecoverScopes(), mx.InjectTags(), mx.Outline(modules=modules), mx.Validate(session=False),
+        mx.RecoverScopes(), mx.InjectTags(), mx.Outline(modules=modules), mx.Validate(),
     ]  # fmt: skip
     steps: dict[str, Callable[[], Any]] = {"load": lambda: held.append(mx.load(source))}
     steps |= {step.name: lambda step=step: step(held[0]) for step in passes}
