@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,12 @@ class FunctionPlan:
     formals: list[Formal]
     state_results: list[str]
     state: dict[str, str | None]
+
+    @functools.cached_property
+    def order(self) -> list[int]:
+        """For each formal the number of its column. A column is as long as there are calls: no call looks it up."""
+        numbers = {column: at for at, column in enumerate(self.group.columns)}
+        return [numbers[formal.column] for formal in self.formals]
 
 
 @dataclass(frozen=True, eq=False)

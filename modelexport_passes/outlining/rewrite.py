@@ -201,12 +201,11 @@ class _Body:
 
     def _call(self, region: Region) -> ir.Node:
         function = self._functions[self._bodies.group_of[region]]
-        actual = dict(zip(function.group.columns, self._bodies.actuals[region], strict=True))
-        by_column = {column: self._read(actual[column]) for column in function.group.columns}
+        actuals = [self._read(wire) for wire in self._bodies.actuals[region]]
         node = ir.Node(
             function.domain,
             function.name,
-            [by_column[formal.column] for formal in function.formals],
+            [actuals[at] for at in function.order],
             outputs=[_result(wire, self._general) for wire in self._bodies.results[region]],
             name=self._node_names.take(self._call_name(region)),
             attributes=[
