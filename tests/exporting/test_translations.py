@@ -127,6 +127,16 @@ def test_choices_between_truths() -> None:
     assert_as_torch(lambda tensor: tensor.masked_fill(tensor > 2, 7), numbers)
 
 
+@pytest.mark.parametrize("other", [torch.tensor([[3], [2]]), torch.tensor([2, 1, 4, 2], dtype=torch.uint8), SCALAR])
+def test_other_names_of_products_and_quotients(other: torch.Tensor) -> None:
+    """Of one dtype and of two, in either order: the result has the dtype that torch gives it; scalars count less."""
+    tensors = [NUMBERS, NUMBERS.double(), NUMBERS.half(), INTEGERS, INTEGERS.int(), SCALAR.double(), NUMBERS > 0]
+    assert_as_torch(lambda tensor: torch.divide(tensor, other), tensors)
+    assert_as_torch(lambda tensor: torch.divide(other, tensor + 9), tensors)
+    assert_as_torch(lambda tensor: torch.multiply(tensor, other), tensors)
+    assert_as_torch(lambda tensor: torch.multiply(tensor, tensor), tensors)
+
+
 @pytest.mark.parametrize("ends", [[2, 2, 6], [6, 6, 6], [0, 3, 6]])
 def test_grouped_products(ends: list[int]) -> None:
     """Rows by group, by the operator of transformers; empty groups too. torch's own is captured in bfloat16 only."""

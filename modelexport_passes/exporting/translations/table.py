@@ -9,6 +9,7 @@ from torch import ops
 from torch._ops import OpOverload, OpOverloadPacket
 
 from modelexport_passes.errors import ConfigError
+from modelexport_passes.exporting.translations.aliases import divide, multiply
 from modelexport_passes.exporting.translations.booleans import is_all_true, is_any_true, masked_fill, where
 from modelexport_passes.exporting.translations.convolutions import conv3d
 from modelexport_passes.exporting.translations.cumulative import cummax, cummin, cumprod
@@ -32,11 +33,13 @@ OURS: Mapping[str, Translation] = {
     "aten::cummax": cummax,
     "aten::cummin": cummin,
     "aten::cumprod": cumprod,
+    "aten::divide.Tensor": divide,
     "aten::isin.Scalar_Tensor": isin_scalar_tensor,
     "aten::isin.Tensor_Scalar": isin_tensor_scalar,
     "aten::isin.Tensor_Tensor": isin,
     "aten::masked_fill.Scalar": masked_fill,
     "aten::masked_fill.Tensor": masked_fill,
+    "aten::multiply.Tensor": multiply,
     "aten::searchsorted.Tensor": searchsorted,
     "aten::sort.stable": sort_stable,
     "aten::where.self": where,
