@@ -12,6 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _BOUNDS = {"RandomNormal": ("scale",), "RandomUniform": ("high",)}
 """Operator -> the attribute that makes it draw 0 everywhere; mean and lower bound are 0 as exporters write them."""
 
+_SMALL = 1e-30
+"""Of float32 as good as 0, at which onnxruntime aborts the process (a distribution without a width)."""
+
 _aten = torch.ops.aten
 _DRAWN_LIKE = (_aten.randn_like.default, _aten.rand_like.default)
 _DRAWN = (_aten.randn.default, _aten.rand.default)
@@ -22,7 +25,7 @@ def silence(model: ir.Model) -> int:
     found = 0
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         for name in _BOUNDS.get(node.op_type.removesuffix("Like"), ()):
-            node.attributes[name] = ir.AttrFloat32(name, 0.0)
+            node.attributes[name] = ir.AttrFloat32(name, _SMALL)
             found += 1
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +54,19 @@ def size(value: ir.Value, axis: int) -> int:
     return found
 
 
+ROOT = Path(__file__).parents[3]
+
+
 @functools.cache
 def piped_decoder(arch: str, model_class: str) -> tuple[Any, ir.Model]:
-    """A decoder with its cache, exported and taken through a pipeline, its scopes proven; once per test process."""
+    """A decoder with its cache, taken through all steps of pipeline.yaml, its scopes proven; once per test process."""
     model = model_of(arch, model_class)
     exported = mx.export_hf(model, task="text-generation-with-past")
-    passes = [
-        mx.RecoverScopes(),
-        mx.InjectTags(),
-        mx.Outline(),
-        mx.Validate(parity=Parity(reference="torch"), modules=True),
-    ]
-    return model, mx.Pipeline(passes).run(exported).model
+    folder = tempfile.mkdtemp()
+    places = {"output.path": f"{folder}/model.onnx", "report.json": f"{folder}/report.json"}
+    result = mx.Pipeline.from_yaml(ROOT / "pipeline.yaml", overrides=places).run(exported)
+    proven = mx.Validate(parity=Parity(reference="torch"), modules=True)
+    return model, mx.Pipeline([proven]).run(result.model).model
 
 
 DECODERS = pytest.mark.parametrize(
@@ -266,6 +268,47 @@ def test_what_cannot_be_done_is_told(options: dict[str, Any], message: str) -> N
     """Before anything is exported."""
     with pytest.raises(mx.ModelExportError, match=message):
         mx.export_hf(model_of("bert", "BertModel"), **options)
+
+
+def guarded() -> torch.nn.Module:
+    """A model that computes positions of its tokens with a branch over their values, unless they are given."""
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    class Guarded(PreTrainedModel):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.linear = torch.nn.Linear(1, 2)
+
+        def forward(self, input_ids: Any, position_ids: Any = None, return_dict: bool = True) -> dict[str, Any]:
+            positions = self.get_rope_index(input_ids)[0] if position_ids is None else position_ids
+            return {"logits": self.linear((input_ids + positions).unsqueeze(-1).float())}
+
+        def get_rope_index(self, input_ids: Any) -> tuple[Any, None]:
+            return (input_ids if float(input_ids.sum()) > 0 else -input_ids), None
+
+    return Guarded(PreTrainedConfig()).eval()
+
+
+def test_prepared_inputs_go_before_a_trace() -> None:
+    """Where dynamo does not take a model, what transformers computes ahead becomes an input; the notes say why."""
+    exported = mx.export_hf(guarded(), inputs={"input_ids": torch.arange(6).reshape(2, 3)}, dynamic=False)
+    record = record_of(exported)
+    assert record is not None
+    assert record.exporter == "dynamo+transformers+prepared"
+    assert names(exported.graph.inputs) == ["input_ids", "position_ids"]
+    assert record.notes[0].startswith("dynamo failed: ")
+    traced = mx.export_hf(guarded(), inputs={"input_ids": torch.ones(2, 3).long()}, dynamic=False, prepare=False)
+    assert names(traced.graph.inputs) == ["input_ids"]
+
+
+def test_a_mask_that_hides_nothing_is_left_out_as_in_a_call() -> None:
+    """An encoder that is given no mask computes none; one that is given reads it."""
+    model = model_of("bert", "BertModel")
+    tokens = {"input_ids": torch.arange(3, 9).reshape(2, 3)}
+    without = mx.export_hf(model, inputs=tokens, dynamic=False)
+    reading = mx.export_hf(model, inputs={**tokens, "attention_mask": torch.ones(2, 3).long()}, dynamic=False)
+    assert "Where" in {node.op_type for node in reading.graph}
+    assert "Where" not in {node.op_type for node in without.graph}
 
 
 @pytest.mark.parametrize(
