@@ -58,6 +58,8 @@ def assert_reversible(model: ir.Model, inputs: dict[str, np.ndarray[Any, Any]], 
     assert outline.on_nonconvex == "skip" or not any("not convex" in note for note in notes)
     assert not outline(model).modified
     model = ir.from_proto(onnx.load_from_string(ir.to_proto(model).SerializeToString()))
+    mx.Inline(modules=["random.*"], depth=2)(model)
+    assert run(model, inputs) == expected
     mx.Inline(modules=["random.C0"])(model)
     assert run(model, inputs) == expected
     mx.Inline(modules=["random.*"])(model)
@@ -148,33 +150,55 @@ def test_backend_models_of_onnx() -> None:
 @st.composite
 def graphs(draw: st.DrawFn) -> str:
     """Text of a random graph over ``[2, 3]`` tensors with weights, shared constants, and several outputs."""
-    values = ["x", "w1", "w2", "c"]
+    values = ["x", "past_0", "w1", "w2", "c"]
     lines = ["c = Constant <value = float {2}> ()"]
     for at in range(draw(st.integers(1, 14))):
         name = f"v{at}"
         first, second = draw(st.sampled_from(values)), draw(st.sampled_from(values))
-        operation = draw(st.sampled_from(["Add", "Mul", "Sub", "Max", "Neg", "Relu", "Constant"]))
+        operation = draw(st.sampled_from(["Add", "Mul", "Sub", "Max", "Neg", "Relu", "Elu", "Selu", "Constant"]))
         if operation == "Constant":
             lines.append(f"{name} = Constant <value = float {{{draw(st.integers(0, 1))}}}> ()")
+        elif operation == "Elu":
+            lines.append(f"{name} = Elu <alpha = {draw(st.sampled_from(['0.5', '0.25', '1.0']))}> ({first})")
+        elif operation == "Selu":
+            alpha, gamma = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+            lines.append(f"{name} = Selu <alpha = {alpha}.0, gamma = {gamma}.0> ({first})")
         elif operation in ("Neg", "Relu"):
             lines.append(f"{name} = {operation}({first})")
         else:
             lines.append(f"{name} = {operation}({first}, {second})")
         values.append(name)
-    made = values[4:]
+    made = values[5:]
     outputs = draw(st.lists(st.sampled_from(made), min_size=1, max_size=3, unique=True))
     weights = "<float[2,3] w1 = {1,2,3,4,5,6}, float[2,3] w2 = {6,5,4,3,2,1}>"
-    tail = [f"o{at} = Add({name}, x)" for at, name in enumerate(outputs)]
-    named = ", ".join(f"float[2,3] o{at}" for at in range(len(outputs)))
+    tail = [f"present_{at} = Add({name}, x)" for at, name in enumerate(outputs)]
+    named = ", ".join(f"float[2,3] present_{at}" for at in range(len(outputs)))
     body = "\n".join([*lines, *tail])
-    return f"g (float[2,3] x) => ({named}) {weights} {{\n{body}\n}}"
+    return f"g (float[2,3] x, float[2,3] past_0) => ({named}) {weights} {{\n{body}\n}}"
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(text=graphs(), seed=st.integers(0, 2**16), on_nonconvex=st.sampled_from(["skip", "split"]))
-def test_random_graphs_with_random_module_trees(text: str, seed: int, on_nonconvex: str) -> None:
-    """Whatever the graph and the tree: the same results, and the same model back."""
+OPTIONS = st.fixed_dictionaries(
+    {"on_nonconvex": st.sampled_from(["skip", "split"])},
+    optional={
+        "modules": st.sampled_from(["auto", ["random.C0"], ["random.C1", "random.C2"]]),
+        "paths": st.sampled_from([["a"], ["*.b", "c"]]),
+        "exclude": st.sampled_from([["random.C1"], ["a.*"]]),
+        "lift": st.sampled_from(["attributes", "never"]),
+        "weights": st.just("shape"),
+        "depth": st.integers(1, 2),
+        "min_nodes": st.integers(2, 3),
+        "min_calls": st.just(2),
+        "state": st.sampled_from([{}, {"past_{i}": "no_{i}"}]),
+    },
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(text=graphs(), seed=st.integers(0, 2**16), options=OPTIONS)
+def test_random_graphs_with_random_module_trees(text: str, seed: int, options: dict[str, Any]) -> None:
+    """Whatever the graph, the tree and the options: the same results, and the same model back."""
     model = model_of(text)
     group(model, seed)
-    inputs = {"x": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}
-    assert_reversible(model, inputs, on_nonconvex=on_nonconvex)
+    x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+    inputs = {"x": x, "past_0": x * 2}
+    assert_reversible(model, inputs, **options)
