@@ -11,6 +11,8 @@ from onnx import version_converter
 
 from modelexport_passes.tools.tool import LOSES_CALLS, Tool, import_tool, on_protobuf
 
+_FLOAT16_HARM = "leaves constants in their bodies in 32 bits, so that no runtime loads what mixes them with 16"
+
 Converter = Literal["onnx", "onnxscript"]
 
 
@@ -48,4 +50,4 @@ def float16_converter(
             node_block_list=list(exclude_nodes or ()),
         )
 
-    return Tool("float16", on_protobuf(convert), "leaves their bodies in 32 bits, so that no runtime loads the result")
+    return Tool("float16", on_protobuf(convert), _FLOAT16_HARM)

@@ -14,16 +14,22 @@ from modelexport_passes.builtin.converters import ConvertOpset, Float16
 from modelexport_passes.builtin.external import External
 from modelexport_passes.builtin.optimizers import OnnxRuntime, OnnxScriptOptimize, OnnxSim, OnnxSlim
 from modelexport_passes.builtin.quantizers import QuantizeDynamic, QuantizeStatic
+from modelexport_passes.builtin.tool_pass import GuardedToolPass, ToolPass
 from modelexport_passes.errors import ConfigError, MissingDependencyError, ModelExportError, VerificationError
+from modelexport_passes.exporting.record import ExportRecord
+from modelexport_passes.pass_base import RunContext
 from modelexport_passes.pipeline import writing
+from modelexport_passes.registry import Registry
 from modelexport_passes.scopes.scope import SCOPE_KEY
 from modelexport_passes.scopes.walk import all_nodes
 from modelexport_passes.tools import tool
+from modelexport_passes.validation.session import open_session
 from tests.scoped_models import scoped
 
 ONES = ", ".join(["1"] * 16)
 TEXT = f"""g (float[2,4] x) => (float[2,4] y) <float[4,4] l0.w = {{{ONES}}}, float[4,4] l1.w = {{{ONES}}}> {{
     i = Identity(x)  a = MatMul(i, l0.w)  b = Relu(a)  c = MatMul(b, l1.w)  y = Relu(c) }}"""
+CALIBRATION = RunContext(None, ExportRecord("dynamo", {"x": np.ones((2, 4), np.float32)}, []))  # type: ignore[arg-type]
 SCOPES = {"i": "/Net"} | {
     name: f"/Net/Block.l{layer}{inner}"
     for name, layer, inner in (("a", 0, "/Linear.lin"), ("b", 0, ""), ("c", 1, "/Linear.lin"), ("y", 1, ""))
@@ -36,6 +42,7 @@ GUARDED = [
     lambda **options: ConvertOpset(opset=21, converter="onnxscript", **options),
     Float16,
     QuantizeDynamic,
+    lambda **options: QuantizeStatic(ops=["MatMul"], **options).bind(CALIBRATION),
     lambda **options: External(function="tests.tools.test_apply:rename_all", **options),
 ]
 
@@ -95,6 +102,59 @@ def test_a_tool_that_harms_functions_is_stopped_before_it_runs(model, make):
     assert (result.modified, len(model.functions), len(result.notes)) == (True, 0, 1)
     assert {*SCOPES.values()} - {"/Net"} <= set(tags(result.model)) <= {*SCOPES.values()}
     mx.Validate(session=True)(model)
+
+
+def test_no_tool_of_the_table_is_without_a_guard() -> None:
+    """What is not guarded is known to keep functions; whatever else runs a tool asks first."""
+    passes = {entry.load() for entry in Registry().entries() if entry.owner == "built-in"}
+    tools = {one for one in passes if issubclass(one, ToolPass)}
+    assert {one for one in tools if not issubclass(one, GuardedToolPass)} == {OnnxSlim, OnnxSim}
+    guarded = {type(make(on_functions="run")) for make in GUARDED}
+    assert guarded == tools - {OnnxSlim, OnnxSim}
+
+
+WITH_CONSTANT = f"""g (float[2,4] x) => (float[2,4] y) <float[4,4] l0.w = {{{ONES}}}, float[4,4] l1.w = {{{ONES}}}> {{
+    i = Identity(x)  k = Constant <value = float {{2}}> ()  a = MatMul(i, l0.w)  p = Mul(a, k)  b = Relu(p)
+    c = MatMul(b, l1.w)  q = Mul(c, k)  y = Relu(q) }}"""
+
+
+def does_not_load(model: ir.Model) -> bool:
+    try:
+        open_session(model)
+    except VerificationError:
+        return True
+    return False
+
+
+def not_quantized(model: ir.Model) -> bool:
+    return not any("Quant" in node.op_type for node in all_nodes(model))
+
+
+def without_calls(model: ir.Model) -> bool:
+    return not model.functions and not does_not_load(model)
+
+
+@pytest.mark.parametrize(
+    ("make", "harmed"),
+    [
+        (OnnxRuntime, without_calls),
+        (OnnxScriptOptimize, without_calls),
+        (lambda **options: ConvertOpset(opset=21, **options), does_not_load),
+        (lambda **options: ConvertOpset(opset=21, converter="onnxscript", **options), without_calls),
+        (Float16, does_not_load),
+        (QuantizeDynamic, not_quantized),
+        (lambda **options: QuantizeStatic(**options).bind(CALIBRATION), not_quantized),
+    ],
+)
+def test_the_harm_that_is_told_is_done(make, harmed) -> None:
+    """A guard against what a tool does no longer would only be in the way; without functions no harm is done."""
+    model = scoped(WITH_CONSTANT, SCOPES | {"p": "/Net/Block.l0", "q": "/Net/Block.l1"})
+    flat = model.clone()
+    mx.Outline(modules=["*.Block"])(model)
+    make(on_functions="run")(model)
+    assert harmed(model)
+    make()(flat)
+    assert harmed is without_calls or not harmed(flat)
 
 
 def test_a_tool_may_be_given_functions_all_the_same(model):
