@@ -61,7 +61,7 @@ def export_dynamo(
         Exception: whatever torch raises; `modelexport_passes.exporting.export` says it in one line.
     """
     said = io.StringIO()
-    with _quiet(), contextlib.redirect_stdout(said):
+    with _quiet(), _without_gradients(), contextlib.redirect_stdout(said):
         program = _to_onnx(model, args, kwargs, translations, options, verbose=True)
     if not _STRICT_CAPTURE.search(said.getvalue()):
         return program, []
@@ -87,7 +87,7 @@ def export_dynamo_as_transformers(
     """
     inner = transformers_model(model)
     assert inner is not None
-    with _quiet(), transformers_patches(inner) as theirs:
+    with _quiet(), _without_gradients(), transformers_patches(inner) as theirs:
         captured = torch.export.export(
             model, args, dict(kwargs or {}), dynamic_shapes=_unnamed(options["dynamic_shapes"]), strict=False
         )
@@ -126,7 +126,8 @@ def _to_onnx(
 def _why_not_plain(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> str:
     """The error of torch's first way, which it keeps to itself when the second works."""
     try:
-        torch.export.export(model, args, dict(kwargs or {}), strict=False)
+        with _without_gradients():
+            torch.export.export(model, args, dict(kwargs or {}), strict=False)
     except Exception as error:  # noqa: BLE001 - of any class, from the model's code too
         return root_cause(error)
     return "torch does not say why"
@@ -209,6 +210,15 @@ def _class_name(module_class: Any) -> str:
     if isinstance(module_class, type):
         return f"{module_class.__module__}.{module_class.__qualname__}"
     return str(module_class)
+
+
+def _without_gradients() -> contextlib.AbstractContextManager[Any]:
+    """Nothing is trained here, and a stretch of the model that says so is no graph of its own.
+
+    Where gradients are on, ``torch.export`` cuts out what a model runs under ``torch.no_grad()`` and forgets which
+    modules it is of: every operation in it would be left with the scope of the one who said it.
+    """
+    return torch.no_grad()
 
 
 _NOISY = ("torch.onnx", "torch.export", "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
