@@ -26,6 +26,8 @@ _ORDER = (
     Verdict.CONSTANT,
     Verdict.FUSED,
     Verdict.PROVEN,
+    Verdict.RANDOM,
+    Verdict.OTHER_INPUT,
     Verdict.DIFFERENT,
 )
 """Of the tensors that a call returned, the one with the last of these decides: results that nothing used are gone."""
@@ -56,6 +58,7 @@ class Judge:
             for key in dict.fromkeys(call.took):
                 self._taking.setdefault(key, []).append(call)
         self._telling: dict[str, bool] = {}
+        self._given = {key for value in self.observed.compared for key in self.observed.compared[value].equals}
 
     def proof(self) -> ModuleProof:
         """The verdicts on all calls, and on regions that no call has."""
@@ -108,12 +111,34 @@ class Judge:
         if makers:
             return self._made_elsewhere(call, key, makers, absent)
         if any(self.regions.holds(value, keys) for value in self.observed.shuffled.get(key, ())):
-            return Verdict.PROVEN, "in another order"
+            return Verdict.PROVEN, "in another order or shape"
         fused = next((other for other in self._made_of(call, key) if self._makes_any(keys, other)), None)
         if fused is not None:
             return Verdict.FUSED, f"fused with {fused}"
+        if empty:
+            return absent
+        if excuse := self._excuse(call, keys):
+            return excuse
         wrong = self._instead(keys, key)
         return (Verdict.DIFFERENT, f"{wrong.name!r} {_INSTEAD}") if wrong is not None else absent
+
+    def _excuse(self, call: ModuleCall, keys: Collection[CallKey]) -> _Found | None:
+        """Why a call that returned what the model does not make is not to blame; None if it is.
+
+        Nothing wrong can hide behind another's fault: of the calls that were given what the model makes, among which
+        the root is, one at least returned what the model does not make.
+        """
+        if any(value in self.regions.random for value in self.regions.leaving(keys)):
+            return Verdict.RANDOM, "follows from random numbers"
+        missing = (key for key in call.took if key not in self._given and key not in self.observed.shuffled)
+        if any(map(self._tells, missing)) and any(map(self._is_unlike, self.regions.entering(keys))):
+            return Verdict.OTHER_INPUT, "was given what the model does not make"
+        return None
+
+    def _is_unlike(self, value: ir.Value) -> bool:
+        """Whether a value that depends on the inputs of the graph equals nothing that torch computed."""
+        looked = self.observed.compared.get(value)
+        return value in self.regions.varying and (looked is None or not looked.equals)
 
     def _made_elsewhere(self, call: ModuleCall, key: str, makers: Sequence[ir.Value], absent: _Found) -> _Found:
         """What it means that only operations of other modules make a tensor that a call returned."""
@@ -182,9 +207,7 @@ class Judge:
 
     def _is_known(self, value: ir.Value, keys: AbstractSet[str]) -> bool:
         looked = self.observed.compared.get(value)
-        if looked is None:
-            return False
-        if not looked.telling or not keys.isdisjoint(looked.equals):
+        if looked is not None and (not looked.telling or not keys.isdisjoint(looked.equals)):
             return True
         return any(value in self.observed.shuffled.get(key, ()) for key in keys)
 

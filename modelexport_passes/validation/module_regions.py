@@ -33,6 +33,7 @@ class Regions:
         keys: node of the main graph -> the calls whose region it is in, outermost first; empty if unknown.
         outputs: the outputs of the graph.
         varying: the values of the main graph that depend on what an input of the graph holds, not on its shape alone.
+        random: the values that depend on random numbers, which the model draws.
     """
 
     nodes: dict[CallKey, list[ir.Node]] = field(default_factory=dict[CallKey, list[ir.Node]])
@@ -40,6 +41,7 @@ class Regions:
     keys: dict[ir.Node, tuple[CallKey, ...]] = field(default_factory=dict[ir.Node, tuple[CallKey, ...]])
     outputs: frozenset[ir.Value] = frozenset()
     varying: set[ir.Value] = field(default_factory=set[ir.Value])
+    random: set[ir.Value] = field(default_factory=set[ir.Value])
 
     @classmethod
     def of(cls, model: ir.Model) -> Regions:
@@ -51,6 +53,8 @@ class Regions:
             regions.keys[node] = keys
             if node.op_type not in _SHAPE_ONLY and not regions.varying.isdisjoint(_reads(node)):
                 regions.varying.update(node.outputs)
+            if node.op_type in _RANDOM or not regions.random.isdisjoint(_reads(node)):
+                regions.random.update(node.outputs)
             for key in keys:
                 regions.nodes.setdefault(key, []).append(node)
             for inner in owned_nodes([node]):
@@ -108,6 +112,10 @@ class Regions:
 
 
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
+
+_RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
 
 
 def _reads(node: ir.Node) -> Iterator[ir.Value]:

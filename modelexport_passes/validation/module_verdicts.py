@@ -23,6 +23,11 @@ class Verdict(enum.StrEnum):
     """No operation has its scope, and there is none that should."""
     NOT_FOUND = "not found"
     """It has operations, and the model makes nothing that can be compared with what it returned."""
+    RANDOM = "random"
+    """What it returned follows from random numbers that the model draws anew: there is nothing to compare with."""
+    OTHER_INPUT = "other input"
+    """It was given something else than in torch, and returned something else: what made that has a verdict of its
+    own."""
     DIFFERENT = "different"
     """What it returned is made elsewhere, or its region makes something else in its place, or works on after it."""
 

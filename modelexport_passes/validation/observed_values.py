@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from modelexport_passes.exporting.tensor_store import Kind, TensorStore
+from modelexport_passes.exporting.tensor_store import Kind
 from modelexport_passes.validation.intermediates import intermediates
 from modelexport_passes.validation.session import Array
 from modelexport_passes.validation.tensor_matching import TensorMatcher, is_telling
@@ -41,7 +41,8 @@ class Observed:
     Attributes:
         compared: value -> what was found.
         makers: key of a recorded tensor -> the values that equal it.
-        shuffled: key of a recorded tensor that no value equals -> the values that have its elements in another order.
+        shuffled: key of a recorded tensor that no value equals -> the values that have its elements in another order or
+            shape.
     """
 
     compared: dict[ir.Value, Compared] = field(default_factory=dict[ir.Value, Compared])
@@ -53,15 +54,6 @@ class Observed:
         self.compared[value] = found
         for key in found.equals:
             self.makers.setdefault(key, []).append(value)
-
-    def unlike(self, keys: Iterable[str], tensors: TensorStore) -> list[ir.Value]:
-        """The computed values that equal nothing and have type and shape of one of these tensors."""
-        kinds = {tensors.kind(key) for key in keys}
-        return [
-            value
-            for value, one in self.compared.items()
-            if value.producer() is not None and not one.equals and one.kind in kinds
-        ]
 
 
 def observe(
@@ -88,11 +80,13 @@ def observe(
     for value in flat.graph.inputs:
         if value.name and value.name in inputs:
             observed.compared[value] = _compared(inputs[value.name], matcher)
-    # Elements in another order (of tied choices, the rows of an expert) are looked for only where there is need.
+    # Elements in another order (of tied choices, the rows of an expert) or shape (optimizers merge Reshape and
+    # Transpose with those that follow) are looked for only where there is need.
     computed = dict.fromkeys(key for call in recording.calls for key in call.computed)
     missing = [key for key in computed if key not in observed.makers and _has_many_floats(tensors.kind(key))]
     matcher = TensorMatcher(tensors, missing, tolerance, ordered=False)
-    for value, array in intermediates(flat, inputs, observed.unlike(missing, tensors), limit=memory, unknown=largest):
+    values = list(_candidates(flat, matcher)) if missing else []
+    for value, array in intermediates(flat, inputs, values, limit=memory, unknown=largest):
         for key in matcher.equals_of(array):
             observed.shuffled.setdefault(key, []).append(value)
     return observed

@@ -6,6 +6,7 @@ A tensor of order 1e-30 is not equal to zeros, and a mask's -3.4e38 does not mak
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,10 @@ def is_telling(array: Array) -> bool:
 
 @dataclass(frozen=True)
 class _Group:
-    """Tensors of one type and shape, and a few elements of each, at which others are told apart without reading all."""
+    """Tensors of one type and shape, and a few elements of each, at which others are told apart without reading all.
+
+    Where order is nothing, they are of one type and size.
+    """
 
     keys: list[str]
     positions: Array
@@ -51,7 +55,7 @@ class TensorMatcher:
         tensors: where they are.
         keys: those to look among.
         tolerance: largest difference, relative to the spread of the tensor; the default of its type if None.
-        ordered: False compares the elements in whatever order they are.
+        ordered: False compares the elements in whatever order and shape they are.
     """
 
     def __init__(
@@ -63,21 +67,24 @@ class TensorMatcher:
         by_kind: dict[tuple[np.dtype[Any], tuple[int, ...]], list[str]] = {}
         for key in dict.fromkeys(keys):
             kind = tensors.kind(key)
-            by_kind.setdefault((kind.dtype, kind.shape), []).append(key)
+            by_kind.setdefault((kind.dtype, self._sizes(kind.shape)), []).append(key)
         self._groups = {kind: self._group(members) for kind, members in by_kind.items()}
 
     def may_equal(self, dtype: np.dtype[Any] | None, shape: Sequence[int | None] | None) -> bool:
         """Whether any tensor has this type and shape; None stands for what is not known."""
+        if shape is not None and not self._ordered:
+            known = [size for size in shape if size is not None]
+            shape = (math.prod(known),) if len(known) == len(shape) else None
         return any(
-            dtype in (None, known)
+            dtype in (None, known_dtype)
             and (shape is None or len(shape) == len(sizes))
             and all(ours in (None, theirs) for ours, theirs in zip(shape or (), sizes, strict=False))
-            for known, sizes in self._groups
+            for known_dtype, sizes in self._groups
         )
 
     def equals_of(self, array: Array) -> list[str]:
         """Keys of the tensors that an array equals."""
-        group = self._groups.get((array.dtype, array.shape))
+        group = self._groups.get((array.dtype, self._sizes(array.shape)))
         if group is None:
             return []
         tolerance = self._tolerance_of(array)
@@ -101,6 +108,9 @@ class TensorMatcher:
             samples.append(numbers[positions])
             spreads.append(spread_of(numbers))
         return _Group(keys, positions, np.stack(samples), np.array(spreads))
+
+    def _sizes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape if self._ordered else (math.prod(shape),)
 
     def _elements(self, array: Array) -> Array:
         numbers = _numbers(array).reshape(-1)
