@@ -9,6 +9,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from modelexport_passes.outlining.flow import Wire
+from modelexport_passes.outlining.order import is_view_of_weight
 from modelexport_passes.outlining.regions import Frames, Region
 from modelexport_passes.outlining.sharing import Column
 from modelexport_passes.outlining.state import Named, State, local_names
@@ -72,7 +73,7 @@ def name_formals(columns: Sequence[Column], body: Region, names: Names, state: S
 
 
 def _is_weight(column: Column) -> bool:
-    return all(wire.is_weight for wire in column)
+    return all(wire.is_weight or is_view_of_weight(wire) for wire in column)
 
 
 def weight_name(wire: Wire, module: Frames) -> str:

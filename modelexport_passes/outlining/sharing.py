@@ -25,6 +25,7 @@ from modelexport_passes.outlining.canonical import (
 )
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
+from modelexport_passes.outlining.order import unite_up_to_order
 from modelexport_passes.outlining.placement import return_to_original
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
@@ -106,6 +107,13 @@ class Bodies:
         """What an item makes."""
         return item.outs if isinstance(item, Op) else self.results[item]
 
+    def item_key(self, item: Item) -> Hashable:
+        """What an item does: the operator and its attributes, or the function that is called."""
+        if isinstance(item, Region):
+            return (self.group_of[item].number, item.part)
+        lift = self.likeness.lift
+        return operator_key(item, constant_value=lift == "never", plain_values=lift != "attributes")
+
     def value_names(self, items: Iterable[Item]) -> set[str]:
         """Names of what these items make, and of what the bodies of operations make inside."""
         names: set[str] = set()
@@ -139,6 +147,9 @@ def share(bodies: Bodies) -> None:
         alike: dict[Hashable, list[Region]] = defaultdict(list)
         for region in level:
             alike[_body_key(region, bodies)].append(region)
+        moved = unite_up_to_order(alike, level, bodies, views=lift)
+        if moved:
+            _move_to_callers(moved, bodies)
         if lift:
             _lift_differing(alike.values(), bodies)
         for instances in alike.values():
@@ -165,14 +176,10 @@ def _body_key(region: Region, bodies: Bodies) -> Hashable:
 
     What leaves it is no part: a value that only one call's surroundings use is an output of all calls.
     """
-    constant_values, plain_values = bodies.likeness.lift == "never", bodies.likeness.lift != "attributes"
     made: dict[Wire, int] = {}
     rows: list[Hashable] = []
     for item in bodies.layout[region]:
-        if isinstance(item, Op):
-            rows.append(operator_key(item, constant_value=constant_values, plain_values=plain_values))
-        else:
-            rows.append((bodies.group_of[item].number, item.part))
+        rows.append(bodies.item_key(item))
         rows.append(tuple([None if wire is None else made.get(wire, _OUTSIDE) for wire in bodies.reads_of(item)]))
         for wire in bodies.results_of(item):
             made[wire] = len(made)
