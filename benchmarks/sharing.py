@@ -7,8 +7,12 @@
 A *block class* is a class of which a ModuleList holds at least two items with modules of their own. *Distinct* counts
 their different ``repr``, which is a good but not a perfect yardstick: shifted and unshifted windows have one ``repr``,
 and a layer whose input is known to be zero is folded. So each surplus function comes with the first difference of the
-bodies. Every model is also run: bit-equal after outlining and after inlining that, with onnxruntime's optimizations
-off, and inlining must give back every operation with its attributes and scope.
+bodies and the operators that one has more of than the other, and each block without a function with what became of it:
+not called, left no operation, no result used, not convex.
+
+Every model is also run: bit-equal after outlining and after inlining that, with onnxruntime's optimizations off, and
+inlining must give back every operation with its attributes and scope. What draws random numbers gets a seed first:
+without one, onnxruntime takes a node's position for it.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import argparse
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,11 +35,18 @@ import modelexport_passes as mx
 from benchmarks.apart import apart
 from benchmarks.attribution_truth import truths
 from benchmarks.exports import Home, add_options, chosen_cases, graph_inputs, home_of, recorded, torch_run
+from modelexport_passes.exporting.record import TorchRun
 from modelexport_passes.outlining.canonical import attributes_key
+from modelexport_passes.outlining.explain import difference
+from modelexport_passes.outlining.placement import RANDOM
 from modelexport_passes.outlining.plan import OutlinePlan
+from modelexport_passes.outlining.regions import Region
+from modelexport_passes.outlining.sharing import Bodies
 from modelexport_passes.scopes.walk import all_nodes
 from modelexport_passes.validation.session import Array, open_session, run_session
 from tests.zoo import ZooCase
+
+_FLAT = "left flat"
 
 
 @dataclass
@@ -47,8 +58,9 @@ class Blocks:
         instances: how many blocks there are.
         distinct: how many different ``repr`` they have.
         functions: how many functions they became.
-        missing: blocks that are no call, or left no operations.
+        missing: blocks that have no function.
         reasons: why there are more functions than different ``repr``.
+        absent: what became of blocks without a function -> how many.
     """
 
     name: str
@@ -57,6 +69,12 @@ class Blocks:
     functions: int
     missing: int
     reasons: list[str] = field(default_factory=list)
+    absent: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_good(self) -> bool:
+        """No more functions than distinct modules, and no block that has operations lies flat without a reason."""
+        return self.functions <= self.distinct and _FLAT not in self.absent
 
 
 @dataclass
@@ -88,11 +106,12 @@ def measure(case: ZooCase, kind: str, proto: onnx.ModelProto) -> Row:
     """Outline, inline, compare."""
     exported = recorded(proto, kind, case)
     truths(exported.graph)
+    seed(exported)
     run = torch_run(case)
     inputs = graph_inputs(exported, run)
     row = Row(case.arch, kind, len(exported.graph))
     plan = mx.Outline().plan(exported)
-    row.blocks = count_blocks(run.module, plan)
+    row.blocks = count_blocks(run, exported, plan)
     row.bytes_before, row.functions = graph_bytes(exported), len(plan.functions)
     expected, kept = _run(exported, inputs), _operations(exported)
     edge = _edge(exported)
@@ -113,28 +132,99 @@ def measure(case: ZooCase, kind: str, proto: onnx.ModelProto) -> Row:
     return row
 
 
-def count_blocks(model: torch.nn.Module, plan: OutlinePlan) -> list[Blocks]:
+def seed(model: ir.Model) -> None:
+    """Let each operation that draws random numbers draw the same ones wherever it stands."""
+    for node in all_nodes(model):
+        if node.op_type in RANDOM and node.domain == "" and "seed" not in node.attributes:
+            attribute = ir.AttrInt64("seed", 1) if node.op_type == "Dropout" else ir.AttrFloat32("seed", 1.0)
+            node.attributes["seed"] = attribute
+
+
+def count_blocks(run: TorchRun, exported: ir.Model, plan: OutlinePlan) -> list[Blocks]:
     """The block classes of a torch model, and the functions that a plan has for them."""
     reprs: dict[str, dict[str, str]] = defaultdict(dict)
-    for name, module in model.named_modules():
+    for name, module in run.module.named_modules():
         if isinstance(module, torch.nn.ModuleList):
             for at, item in enumerate(module):
                 if list(item.children()):
                     reprs[type(item).__name__][f"{name}.{at}".lstrip(".")] = repr(item)
-    regions = defaultdict(list)
+    regions: dict[str, list[Region]] = defaultdict(list)
     for region in plan.bodies.in_call_order():
         regions[region.frame.path].append(region)
+    wanted = {path for paths in reprs.values() if len(paths) > 1 for path in paths if not regions[path]}
+    absent = what_became_of(wanted, run, exported, plan)
     found: list[Blocks] = []
     for class_name, paths in sorted(reprs.items()):
         if len(paths) < 2:
             continue
-        groups = {plan.bodies.group_of[region].number for path in paths for region in regions[path]}
-        missing = sum(1 for path in paths if not regions[path])
-        blocks = Blocks(class_name, len(paths), len(set(paths.values())), len(groups), missing)
+        firsts: dict[int, Region] = {}
+        for region in (region for path in paths for region in regions[path]):
+            firsts.setdefault(plan.bodies.group_of[region].number, region)
+        missing = [absent[path] for path in paths if path in absent]
+        blocks = Blocks(class_name, len(paths), len(set(paths.values())), len(firsts), len(missing))
+        blocks.absent = dict(Counter(missing))
         if blocks.functions > blocks.distinct:
-            misses = [miss for miss in plan.near_misses() if miss.first in paths and miss.second in paths]
-            blocks.reasons = [miss.difference for miss in misses]
+            first, *others = firsts.values()
+            blocks.reasons = [why_apart(first, other, plan.bodies) for other in others]
         found.append(blocks)
+    return found
+
+
+def what_became_of(paths: Collection[str], run: TorchRun, exported: ir.Model, plan: OutlinePlan) -> dict[str, str]:
+    """Why these modules have no function."""
+    called: set[str] = set()
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, name=name: called.add(name))
+        for name, module in run.module.named_modules()
+        if name in paths
+    ]
+    if paths:
+        with torch.no_grad():
+            run.module(*(tensor.clone() for tensor in run.args))
+    for hook in hooks:
+        hook.remove()
+    inside: dict[str, set[ir.Node]] = {path: set() for path in paths}
+    for node in exported.graph:
+        scope = mx.scope_of(node)
+        for frame in () if scope is None else scope.frames:
+            if frame.path in inside:
+                inside[frame.path].add(node)
+    obstacles = {obstacle.region.frame.path: str(obstacle) for obstacle in plan.obstacles}
+    return {path: _fate(path, inside[path], called, obstacles) for path in sorted(paths)}
+
+
+def _fate(path: str, nodes: Collection[ir.Node], called: Collection[str], obstacles: Mapping[str, str]) -> str:
+    if path not in called:
+        return "not called"
+    if not nodes:
+        return "left no operation"
+    values = [value for node in nodes for value in node.outputs]
+    if not any(value.is_graph_output() or any(use.node not in nodes for use in value.uses()) for value in values):
+        return "its results are not used"
+    return obstacles.get(path, _FLAT)
+
+
+def why_apart(first: Region, other: Region, bodies: Bodies) -> str:
+    """The first difference of two bodies, and of which operators one has more than the other."""
+    counts = [_operators(region, bodies) for region in (first, other)]
+    surplus = [
+        f"{region} has {', '.join(f'{count} {name}' for name, count in sorted(more.items()))} more"
+        for region, more in ((first, counts[0] - counts[1]), (other, counts[1] - counts[0]))
+        if more
+    ]
+    return f"{difference(first, other, bodies)} ({', '.join(surplus) or 'of the same operators'})"
+
+
+def _operators(region: Region, bodies: Bodies) -> Counter[str]:
+    """How often each operator stands in a body, those of calls inside included, constants not."""
+    found: Counter[str] = Counter()
+    stack: list[Region] = [region]
+    while stack:
+        for item in bodies.layout[stack.pop()]:
+            if isinstance(item, Region):
+                stack.append(item)
+            elif not item.constant:
+                found[item.node.op_type] += 1
     return found
 
 
@@ -159,16 +249,17 @@ def _run(model: ir.Model, inputs: dict[str, Array]) -> list[bytes]:
 def table(rows: Sequence[Row]) -> str:
     """Markdown: a line for each block class, those with surplus functions first, then what failed, then the totals."""
     lines = [
-        "| model | export | block class | instances | distinct | functions | why more |",
+        "| model | export | block class | instances | distinct | functions | why more, or none |",
         "|---|---|---|--:|--:|--:|---|",
     ]
     entries = [(row, blocks) for row in rows for blocks in row.blocks]
-    for row, blocks in sorted(entries, key=lambda entry: entry[1].functions <= entry[1].distinct):
+    for row, blocks in sorted(entries, key=lambda entry: (entry[1].is_good, not entry[1].missing)):
         cells = [row.arch, row.export, blocks.name, blocks.instances, blocks.distinct, blocks.functions]
-        why = "; ".join(blocks.reasons).replace("|", "\\|")
+        absent = [f"{count} {fate}" for fate, count in blocks.absent.items()]
+        why = "; ".join([*blocks.reasons, *absent]).replace("|", "\\|")
         lines.append(f"| {' | '.join(map(str, cells))} | {why} |")
     lines += ["", *(f"{row.arch} {row.export}: {failure}" for row in rows for failure in row.failures)]
-    good = sum(blocks.functions <= blocks.distinct and not blocks.missing for _, blocks in entries)
+    good = sum(blocks.is_good for _, blocks in entries)
     held = sum(not row.failures for row in rows)
     before, after = sum(row.bytes_before for row in rows), sum(row.bytes_after for row in rows)
     share = 100 * good / max(len(entries), 1)

@@ -74,7 +74,7 @@ def _item_difference(a: Item | None, b: Item | None, bodies: Bodies) -> str | No
             return None if a.part == b.part else f"{_describe(a)} and {_describe(b)}"
         if a.frame.class_name == b.frame.class_name:
             return f"in {a.frame.path}: {difference(a, b, bodies)}"
-        return f"{_describe(a)} and {_describe(b)}"
+        return f"{_describe(a)} ({a.frame.class_name}) and {_describe(b)} ({b.frame.class_name})"
     if isinstance(a, Op) and isinstance(b, Op) and a.node.op_identifier() == b.node.op_identifier():
         return _attribute_difference(a, b, bodies.likeness)
     return f"{_describe(a)} and {_describe(b)}"

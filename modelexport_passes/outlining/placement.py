@@ -27,9 +27,11 @@ CLONE_LIMIT = 1024
 EMBED_LIMIT = 64
 """Elements of the largest shape or axes that counts as a constant, be it folded to an initializer or computed."""
 
-_RANDOM = frozenset(
+RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"}
 )
+"""Operators that draw random numbers: neither cloned nor moved."""
+
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
 _INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
@@ -77,7 +79,7 @@ def _mark_constants(ops: Iterable[Op]) -> None:
     """Find the operations that make a small value from constants alone."""
     for op in ops:
         node = op.node
-        if node.domain not in ("", "ai.onnx") or op.has_bodies or node.op_type in _RANDOM:
+        if node.domain not in ("", "ai.onnx") or op.has_bodies or node.op_type in RANDOM:
             continue
         op.constant = all(wire is None or _is_constant(wire) for wire in op.ins) and _is_small_result(op)
 
@@ -258,7 +260,7 @@ def _freedoms(ops: Iterable[Op]) -> dict[Op, _Freedom]:
     """
     found: dict[Op, _Freedom] = {}
     for op in ops:
-        if op.constant or op.has_bodies or op.node.op_type in _RANDOM:
+        if op.constant or op.has_bodies or op.node.op_type in RANDOM:
             continue
         depth, weight, activation = 0, False, False
         for wire in op.reads():
