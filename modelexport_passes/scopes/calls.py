@@ -6,8 +6,12 @@ off the stretch it lies in. A stretch ends where
 
 - an operation outside of the module follows,
 - the exporter numbered the calls and the number changes,
-- parameters of another module of the same name are read, or
-- the same parameters are read again in the same order: the module ran again, nothing in between.
+- a stack trace tells another line of the caller,
+- parameters of another module of the same name are read,
+- the same parameters are read again in the same order: the module ran again, nothing in between, or
+- the lines of the module's own code begin anew and all of them run again.
+
+The last two are conclusions. A repetition that the module's own lines speak against is a loop inside of one call.
 """
 
 from __future__ import annotations
@@ -18,7 +22,9 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from modelexport_passes.scopes.lines import line_cuts
 from modelexport_passes.scopes.scope import UNKNOWN_CLASS, Frame
+from modelexport_passes.scopes.traces import Place
 
 
 @dataclass(eq=False, slots=True)
@@ -32,6 +38,7 @@ class Event:
         reads: the parameters that it reads.
         ends: it shows that the calls before it have ended; a constant does not, it may stand anywhere.
         hints: for each key of the chain, the module that the parameters read belong to, where keys do not tell it.
+        places: where the root and each module of the chain stood in its code; empty where that is not told.
     """
 
     chain: tuple[str, ...]
@@ -40,6 +47,7 @@ class Event:
     reads: tuple[Hashable, ...] = ()
     ends: bool = True
     hints: tuple[str | None, ...] = ()
+    places: Sequence[Place | None] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -172,6 +180,9 @@ def _cuts(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list
         marks = [place for place, _ in told]
         firsts = [now for (_, a), (now, b) in pairwise(told) if b > a]
         return _between(events, run, marks, firsts, depth), False
+    by_line = line_cuts([events[index].places for index in run], depth)
+    if by_line.callers:
+        return by_line.callers, False
     hinted = [
         (place, hint)
         for place, index in enumerate(run)
@@ -180,8 +191,11 @@ def _cuts(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list
     others = [now for (_, a), (now, b) in pairwise(hinted) if a != b]
     if others:
         return _between(events, run, [place for place, _ in hinted], others, depth), False
+    if by_line.anew:
+        return by_line.anew, True
     firsts, marks = _repeated(events, run, depth)
-    return _between(events, run, marks, firsts, depth), bool(firsts)
+    cuts = _between(events, run, marks, firsts, depth)
+    return ([], False) if by_line.contradict(cuts) else (cuts, bool(cuts))
 
 
 def _repeated(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list[int], list[int]]:

@@ -19,6 +19,7 @@ from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
 from modelexport_passes.scopes.fusions import frames_of_owner, fused_kernel, keep_origins
 from modelexport_passes.scopes.parameters import ParameterOwners, literal_list
 from modelexport_passes.scopes.scope import Frame, Scope, Source
+from modelexport_passes.scopes.traces import STACK_TRACE, Traces
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 CLASS_HIERARCHY = "pkg.torch.onnx.class_hierarchy"
@@ -73,6 +74,7 @@ def _events(told: Mapping[ir.Node, tuple[Frame, ...]], owners: ParameterOwners) 
     events: list[Event] = []
     before: tuple[Frame, ...] = ()
     chain: tuple[str, ...] = ()
+    traces = Traces()
     for node, frames in told.items():
         if frames is not before:
             before, chain = frames, tuple([frame.path for frame in frames[1:]])
@@ -86,6 +88,7 @@ def _events(told: Mapping[ir.Node, tuple[Frame, ...]], owners: ParameterOwners) 
                 reads=tuple([value.name for value in reads]) if reads else (),
                 ends=node.op_type != "Constant",
                 hints=tuple([_hint(own, path) for path in chain]) if own else (),
+                places=traces.places(node.metadata_props.get(STACK_TRACE), len(frames)),
             )
         )
     return events
