@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,18 +17,23 @@ class LineCuts:
     Attributes:
         callers: where the line of the caller changes.
         anew: where the module's own lines begin anew, if all of them run again each time.
-        lines: for each operation, the line of the module's own code; None where it is not told.
+        told: the place of each operation that tells one.
     """
 
     callers: list[int]
     anew: list[int]
-    lines: Sequence[int | None]
+    told: Sequence[tuple[int, Place]]
 
     def contradict(self, cuts: Sequence[int]) -> bool:
         """Whether these are no beginnings of calls: a module of several lines goes on to its next ones there."""
-        if None in self.lines or len(set(self.lines)) < 2:
+        lines = [place.line for _, place in self.told]
+        if len(set(lines)) < 2:
             return False
-        return any((self.lines[cut] or 0) >= (self.lines[cut - 1] or 0) for cut in cuts)
+        for cut in cuts:
+            after = bisect_left(self.told, cut, key=lambda one: one[0])
+            if not 0 < after < len(lines) or lines[after] >= lines[after - 1]:
+                return True
+        return False
 
 
 _NOTHING = LineCuts([], [], ())
@@ -43,20 +49,23 @@ def line_cuts(places: Sequence[Sequence[Place | None]], depth: int) -> LineCuts:
     first = places[0]
     if all(other is first for other in places):
         return _NOTHING
-    own = [stood[depth] if len(stood) > depth else None for stood in places]
-    told = [(at, stood) for at, stood in enumerate(own) if stood is not None]
-    callers = [
-        now
-        for (_, a), (now, b) in pairwise(told)
-        if a is not b and a.caller is not None and b.caller is not None and a.caller != b.caller
-    ]
-    lines = [None if stood is None else stood.line for stood in own]
-    return LineCuts(callers, [] if None in lines else _anew([stood.line for _, stood in told]), lines)
+    told: list[tuple[int, Place]] = []
+    for at, stood in enumerate(places):
+        place = stood[depth] if len(stood) > depth else None
+        if place is not None:
+            told.append((at, place))
+    callers: list[int] = []
+    for (last, a), (_, b) in pairwise(told):
+        if a is not b and a.caller is not None and b.caller is not None and a.caller != b.caller:
+            # What stands between and tells nothing mostly prepares what the next call takes.
+            callers.append(last + 1)
+    anew = _anew([place.line for _, place in told])
+    return LineCuts(callers, [told[at - 1][0] + 1 for at in anew], told)
 
 
 def _anew(lines: Sequence[int]) -> list[int]:
     """Places where the first line runs again after others, if the same lines run between each two of them."""
-    start = lines[0]
+    start = lines[0] if lines else 0
     cuts = [at for at in range(1, len(lines)) if lines[at] == start and lines[at - 1] > start]
     if not cuts:
         return []

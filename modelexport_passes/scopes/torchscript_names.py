@@ -127,7 +127,9 @@ class _Chains:
 
     def __init__(self, names: Iterable[_Chain], modules: ModuleNames) -> None:
         self._modules = modules
-        self._names = set(names)
+        # In the order of their first operations.
+        self._names = {name: place for place, name in enumerate(dict.fromkeys(names))}
+        self._calls: dict[_Chain, bool] = {}
         # Only the last part carries a number: what stands before another part is a tail as it is.
         self._tails = {name[:end] for name in self._names for end in range(1, len(name))}
 
@@ -148,11 +150,21 @@ class _Chains:
         """Whether ``lin_1`` is the second call of ``lin``, and not a module of that name."""
         is_module = bool(self._modules.with_tail(parts[-1])) or parts in self._tails
         known = bool(self._modules.with_tail(called[-1]))
-        could_be_call = known if self._modules.complete else called in self._names
+        could_be_call = known if self._modules.complete else self._after_others(parts, called)
         if is_module and could_be_call:
             own = {tail(path) for owner in owners for path in _prefixes(owner)}
             return called[-1] in own and parts[-1] not in own
         return could_be_call
+
+    def _after_others(self, parts: _Chain, called: _Chain) -> bool:
+        """Whether ``lin_2`` begins behind ``lin_1``, and that behind ``lin``, as the calls of ``lin`` do."""
+        if parts not in self._calls:
+            number = int(parts[-1][len(called[-1]) + 1 :])
+            before = called if number == 1 else (*called[:-1], f"{called[-1]}_{number - 1}")
+            behind = before in self._names and self._names[before] < self._names[parts]
+            # What begins earlier was read earlier: one step, not one for each call.
+            self._calls[parts] = behind and (number == 1 or self._after_others(before, called))
+        return self._calls[parts]
 
 
 class _Resolution:
