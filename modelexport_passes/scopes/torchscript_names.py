@@ -192,6 +192,9 @@ class _Resolution:
         inside = [path for path in known if not parent or path.startswith(parent + ".")]
         if len(known) == 1 and (inside or self._modules.complete):
             return known[0], Source.NAME
+        if self._modules.complete and direct in known:
+            # A parameter that two modules share has one owner by name; the caller's own module is the one it calls.
+            return direct, Source.NAME
         votes = self._votes(call)
         if votes and direct not in votes:
             return max(votes, key=lambda path: (path in inside, votes[path])), Source.PARAMETER
