@@ -177,6 +177,10 @@ def graphs(draw: st.DrawFn) -> str:
     return f"g (float[2,3] x, float[2,3] past_0) => ({named}) {weights} {{\n{body}\n}}"
 
 
+_X = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+GRAPH_INPUTS = {"x": _X, "past_0": 2 * _X}
+"""What `graphs` take."""
+
 OPTIONS = st.fixed_dictionaries(
     {"on_nonconvex": st.sampled_from(["skip", "split"])},
     optional={
@@ -199,6 +203,4 @@ def test_random_graphs_with_random_module_trees(text: str, seed: int, options: d
     """Whatever the graph, the tree and the options: the same results, and the same model back."""
     model = model_of(text)
     group(model, seed)
-    x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
-    inputs = {"x": x, "past_0": x * 2}
-    assert_reversible(model, inputs, **options)
+    assert_reversible(model, GRAPH_INPUTS, **options)

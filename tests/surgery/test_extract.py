@@ -18,7 +18,7 @@ import modelexport_passes as mx
 from modelexport_passes.exporting.record import RECORD_KEY
 from modelexport_passes.surgery.calls import stacks
 from modelexport_passes.testing import model_of
-from tests.outlining.test_random_groupings import graphs, group
+from tests.outlining.test_random_groupings import GRAPH_INPUTS, graphs, group
 from tests.scoped_models import check, fingerprint, scoped
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3) - 2
@@ -241,7 +241,7 @@ def test_every_module_of_any_grouping_computes_its_part(text: str, seed: int) ->
     """A module call that can be taken out gives the bits that it gave inside; out of an outlined model, too."""
     model = model_of(text)
     group(model, seed)
-    values = every_value(model, {"x": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)})
+    values = every_value(model, GRAPH_INPUTS)
     outlined = model.clone()
     mx.Outline()(outlined)
     for source in (model, outlined):
