@@ -112,7 +112,7 @@ def _graph_lines(graph: ir.Graph, names: dict[ir.Value, str], metadata: Sequence
     for value in graph.inputs:
         yield f"{indent}input {names[value]}: {value.type} {value.shape}"
     for value in sorted(graph.initializers.values(), key=lambda value: value.name or ""):
-        content = value.const_value.tobytes().hex()[:64] if value.const_value is not None else "no value"
+        content = _content(value.const_value)[:64] if value.const_value is not None else "no value"
         yield f"{indent}initializer {names[value]}: {value.dtype} {value.shape} = {content}"
     for node in graph:
         for output in node.outputs:
@@ -147,8 +147,12 @@ def _attribute_text(attribute: ir.Attr) -> str:
         return f"@{attribute.ref_attr_name}"
     if attribute.type is ir.AttributeType.TENSOR:
         tensor = attribute.as_tensor()
-        return f"{tensor.dtype} {tensor.shape} {tensor.tobytes().hex()}"
+        return f"{tensor.dtype} {tensor.shape} {_content(tensor)}"
     return f"{attribute.type.name} {attribute.value!r}"  # the value of a function's own attribute is its default
+
+
+def _content(tensor: ir.TensorProtocol) -> str:
+    return repr(tensor.numpy().tolist()) if tensor.dtype is ir.DataType.STRING else tensor.tobytes().hex()
 
 
 def _difference(what: str, expected: str, got: str) -> str:

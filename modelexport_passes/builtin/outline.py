@@ -7,9 +7,11 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
+from modelexport_passes.default_domain import name_default_domain
 from modelexport_passes.errors import ConfigError, ModelExportError
 from modelexport_passes.garbage import collector_paused
 from modelexport_passes.outlining.facts import record
+from modelexport_passes.outlining.flow import UnsortedGraphError
 from modelexport_passes.outlining.plan import OutlinePlan, plan_outline
 from modelexport_passes.outlining.regions import Selection
 from modelexport_passes.outlining.rewrite import rewrite
@@ -119,7 +121,7 @@ class Outline(ModelPass):
 
     def _call(self, model: ir.Model) -> Outcome:
         before = len(model.graph)
-        plan = self.plan(model)
+        plan, was_sorted = self._plan_sorted(model)
         if plan.obstacles and self.on_nonconvex == "error":
             reasons = "; ".join(str(obstacle) for obstacle in plan.obstacles)
             raise ModelExportError(f"outline: {reasons}; exclude them, or set on_nonconvex: skip or split")
@@ -128,6 +130,7 @@ class Outline(ModelPass):
         notes += [f"not shared: {miss}" for miss in plan.near_misses() if miss.alike]
         calls = sum(len(function.group.instances) for function in plan.functions)
         if plan.functions:
+            name_default_domain(model)
             sources = find_sources(model, plan)
             made = rewrite(model, plan)
             record(model, plan, made)
@@ -140,7 +143,18 @@ class Outline(ModelPass):
             "main_graph": f"{before} -> {len(model.graph)}",
             "left_in_place": len(plan.obstacles),
         }
-        return Outcome(model, bool(plan.functions), figures=dict(figures), notes=notes)
+        return Outcome(model, bool(plan.functions) or not was_sorted, figures=dict(figures), notes=notes)
+
+    def _plan_sorted(self, model: ir.Model) -> tuple[OutlinePlan, bool]:
+        """The plan, and whether the graph was in order; it is put in order if not (onnxruntime takes such graphs)."""
+        try:
+            return self.plan(model), True
+        except UnsortedGraphError as error:
+            try:
+                model.graph.sort()
+            except ValueError as circle:
+                raise ModelExportError(f"{error}, and there is no order in which it does not") from circle
+            return self.plan(model), False
 
 
 def _own_calls(model: ir.Model) -> dict[ir.Node, int]:

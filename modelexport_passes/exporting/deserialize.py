@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from modelexport_passes.default_domain import name_default_domain
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.exporting.losses import losses
 from modelexport_passes.exporting.reader import Reader, Uncommon
@@ -34,9 +35,12 @@ def deserialize(
     with collector_paused():
         reader = Reader(directory or Path())
         try:
-            return reader.model(proto), reader.external
+            model = reader.model(proto)
+            name_default_domain(model)
+            return model, reader.external
         except Uncommon:
             model = _deserialize_uncommon(proto, what)
+        name_default_domain(model)
         external = [tensor for tensor in all_tensors(model) if isinstance(tensor, ir.ExternalTensor)]
         for tensor in external:
             tensor.base_dir = directory or Path()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from modelexport_passes.default_domain import name_default_domain
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.inlining.inside import record_differences, scopes_at_calls
 from modelexport_passes.inlining.instantiate import Instance, Instantiation, Site
@@ -50,6 +51,7 @@ def inline(model: ir.Model, selected: Selected, wanted: Callable[[Scope | None],
     if not chosen:
         return Inlined()
     check_no_recursion(model)
+    name_default_domain(model)
     _merge_opsets(model, chosen.values())
     ledger = read_ledger(model)
     some_stay = bool(ledger.calls) and len(chosen) < len(model.functions) and wanted is None

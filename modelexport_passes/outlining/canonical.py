@@ -138,7 +138,9 @@ def _tensor_kind(tensor: ir.TensorProtocol) -> tuple[Key, ...]:
     return (tensor.dtype, tuple(tensor.shape.numpy()))
 
 
-def _tensor_content(tensor: ir.TensorProtocol) -> bytes:
+def _tensor_content(tensor: ir.TensorProtocol) -> Key:
+    if tensor.dtype is ir.DataType.STRING:  # has no bytes of one length
+        return tuple(tensor.numpy().ravel().tolist())
     data = tensor.tobytes()
     return data if len(data) <= 64 else hashlib.sha256(data).digest()
 

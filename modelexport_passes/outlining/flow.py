@@ -7,9 +7,14 @@ from typing import cast
 
 import onnx_ir as ir
 
+from modelexport_passes.errors import ModelExportError
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.scopes.scope import Frame, Scope, scope_of
 from modelexport_passes.scopes.walk import captures_of, has_bodies
+
+
+class UnsortedGraphError(ModelExportError):
+    """An operation stands before another whose result it reads."""
 
 
 class Wire:
@@ -124,6 +129,8 @@ def read_graph(graph: ir.Graph, root: Region) -> list[Op]:
             op.captured = captures_of(node)
             op.captures = [wire_of(value) for value in op.captured]
         for value in node.outputs:
+            if value in wires:
+                raise UnsortedGraphError(f"outline: {value.name!r} is used before {node.name or node.op_type} makes it")
             wires[value] = wire = Wire(value, op, is_output=value in outputs)
             op.outs.append(wire)
         for wire in op.reads():

@@ -20,6 +20,9 @@ from modelexport_passes.unique_names import Names
 LOCAL_DOMAIN = "modules"
 """Domain of functions whose class has no Python module, or is unknown."""
 
+_OPERATORS = ("ai.onnx.", "com.microsoft.")
+"""Domains in which runtimes have operators of their own; a function there may be taken for one."""
+
 _NUMBER = re.compile(r"(\d+)")
 
 
@@ -44,13 +47,13 @@ def function_identity(frame: Frame) -> tuple[str, str]:
         class_name = re.sub(r"(\.\d+)+$", "", tail(frame.path)) or frame.path
         return LOCAL_DOMAIN, _identifier(class_name)
     domain, _, name = class_name.replace(".<locals>", "").rpartition(".")
-    if domain in ("", "ai.onnx"):
+    if not domain or f"{domain}.".startswith(_OPERATORS):
         domain = LOCAL_DOMAIN
     return domain, _identifier(name)
 
 
 def _identifier(text: str) -> str:
-    name = re.sub(r"\W", "_", text)
+    name = re.sub(r"\W", "_", text, flags=re.ASCII)
     return f"_{name}" if not name or name[0].isdigit() else name
 
 

@@ -47,11 +47,11 @@ def to_absolute(relative: Frames, module: Frames, bases: Bases, *, inside: bool 
 
 
 def _relative_path(path: str, own: str) -> str:
-    if not own:
-        return path
     if path == own:
         return ""
-    return path[len(own) + 1 :] if path.startswith(own + ".") else "^" + path
+    below = path if not own else path[len(own) + 1 :] if path.startswith(own + ".") else None
+    # A name that itself begins with the mark is no path below for who reads it.
+    return "^" + path if below is None or below.startswith("^") else below
 
 
 def _absolute_path(path: str, own: str) -> str:

@@ -77,7 +77,8 @@ def _attributes(function: ir.Function) -> Iterator[Problem]:
 def _calls(model: ir.Model, graph: ir.Graph, where: str, imports: Mapping[str, int]) -> Iterator[Problem]:
     domains = {function.domain for function in model.functions.values()} - _OPERATOR_DOMAINS
     for node in owned_nodes(graph):
-        if node.domain not in imports:
+        # onnx_ir has the short name of the default domain on nodes, and in imports the one that the file has.
+        if node.domain not in imports and (node.domain or "ai.onnx") not in imports:
             text = f"{name_of(node)} is of the domain {node.domain or 'ai.onnx'!r}, which is not imported here"
             yield Problem("opset-import", where, text)
         function = model.functions.get(node.op_identifier())
