@@ -443,6 +443,44 @@ def test_a_weight_shared_in_all_calls_is_one_input() -> None:
     assert [value.name for value in model.functions["pkg", "L", ""].inputs] == ["input_0", "w"]
 
 
+def test_results_come_in_the_order_of_making_whatever_the_graph_does_with_them() -> None:
+    """A file does not tell the order in which a module returned them; this one is the same at every call."""
+    text = """
+    g (float[2,3] x) => (float[2,3] e, float[2,3] d)
+    <float[3,3] b.0.w = {1,2,3,4,5,6,7,8,9}, float[3,3] b.1.w = {9,8,7,6,5,4,3,2,1}>
+    {
+        a = MatMul(x, b.0.w)
+        b = Abs(a)
+        c = Sub(b, a)
+        d = MatMul(c, b.1.w)
+        e = Abs(d)
+    }
+    """
+    scopes = {"a": "/Net/B.b.0", "b": "/Net/B.b.0", "c": "/Net", "d": "/Net/B.b.1", "e": "/Net/B.b.1"}
+    model = outlined(text, scopes)
+    function = model.functions["pkg", "B", ""]
+    assert [value.producer().op_type for value in function.outputs] == ["MatMul", "Abs"]  # type: ignore[union-attr]
+    calls = [node for node in model.graph if node.op_type == "B"]
+    assert [[value.name for value in call.outputs] for call in calls] == [["a", "b"], ["d", "e"]]
+    assert [value.name for value in model.graph.outputs] == ["e", "d"]
+
+
+def test_what_is_known_of_values_where_all_calls_agree_is_kept() -> None:
+    """Types and shapes of inputs, of values inside, and of results; a symbolic size, too."""
+    text = """
+    g (float[n,3] x) => (float[n,3] y) { a = Neg(x)  b = Relu(a)  c = Neg(b)  y = Relu(c) }
+    """
+    model = scoped(text, {"a": "/Net/B.b.0", "b": "/Net/B.b.0", "c": "/Net/B.b.1", "y": "/Net/B.b.1"})
+    for node in model.graph:
+        node.outputs[0].shape, node.outputs[0].dtype = ir.Shape(["n", 3]), ir.DataType.FLOAT
+    mx.Outline()(model)
+    model = ir.from_proto(ir.to_proto(model))
+    function = model.functions["pkg", "B", ""]
+    inner = [node.outputs[0] for node in function]
+    assert [(value.dtype, value.shape) for value in inner] == [(ir.DataType.FLOAT, ir.Shape(["n", 3]))] * 2
+    assert [value.shape for node in model.graph for value in node.outputs] == [ir.Shape(["n", 3])] * 2
+
+
 def test_a_shared_body_says_of_shapes_what_holds_at_every_call() -> None:
     """Also of the results of calls inside of it."""
     text = """
