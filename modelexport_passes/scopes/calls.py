@@ -22,7 +22,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from modelexport_passes.scopes.lines import line_cuts
+from modelexport_passes.scopes.lines import NOTHING, line_cuts
 from modelexport_passes.scopes.scope import UNKNOWN_CLASS, Frame
 from modelexport_passes.scopes.traces import Place
 
@@ -180,7 +180,7 @@ def _cuts(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list
         marks = [place for place, _ in told]
         firsts = [now for (_, a), (now, b) in pairwise(told) if b > a]
         return _between(events, run, marks, firsts, depth), False
-    by_line = line_cuts([events[index].places for index in run], depth)
+    by_line = line_cuts([events[index].places for index in run], depth) if _placed(events, run) else NOTHING
     if by_line.callers:
         return by_line.callers, False
     hinted = [
@@ -196,6 +196,15 @@ def _cuts(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list
     firsts, marks = _repeated(events, run, depth)
     cuts = _between(events, run, marks, firsts, depth)
     return ([], False) if by_line.contradict(cuts) else (cuts, bool(cuts))
+
+
+def _placed(events: Sequence[Event], run: Sequence[int]) -> bool:
+    """Whether lines may tell calls apart in a stretch: one with a single place is the usual, and none at all."""
+    first = events[run[0]].places
+    for index in run:  # a loop is faster than any(), and this is asked of every stretch
+        if events[index].places is not first:
+            return True
+    return False
 
 
 def _repeated(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list[int], list[int]]:

@@ -36,7 +36,8 @@ class LineCuts:
         return False
 
 
-_NOTHING = LineCuts([], [], ())
+NOTHING = LineCuts([], [], ())
+"""What lines say where none is told."""
 
 
 def line_cuts(places: Sequence[Sequence[Place | None]], depth: int) -> LineCuts:
@@ -46,9 +47,6 @@ def line_cuts(places: Sequence[Sequence[Place | None]], depth: int) -> LineCuts:
         places: of each operation of a stretch.
         depth: of the module in the stack; the root has 0.
     """
-    first = places[0]
-    if all(other is first for other in places):
-        return _NOTHING
     told: list[tuple[int, Place]] = []
     for at, stood in enumerate(places):
         place = stood[depth] if len(stood) > depth else None

@@ -88,7 +88,7 @@ def _events(told: Mapping[ir.Node, tuple[Frame, ...]], owners: ParameterOwners) 
                 reads=tuple([value.name for value in reads]) if reads else (),
                 ends=node.op_type != "Constant",
                 hints=tuple([_hint(own, path) for path in chain]) if own else (),
-                places=traces.places(node.metadata_props.get(STACK_TRACE), len(frames)),
+                places=traces.places(text, len(frames)) if (text := node.metadata_props.get(STACK_TRACE)) else (),
             )
         )
     return events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modelexport_passes.scopes.calls import Call, Event, call_tree
+from modelexport_passes.scopes.traces import Traces
 
 
 def tree(*events: Event) -> list[str]:
@@ -76,3 +77,48 @@ def test_parameters_of_another_module_of_that_name_are_another_call() -> None:
     """Two modules that end in the same name, called one after the other."""
     events = [Event(("l", "fc"), hints=(hint, None), reads=(hint,)) for hint in ("encoder.l", "decoder.l")]
     assert tree(*events) == ["l@0 > fc@0", "l@1 > fc@1"]
+
+
+def at(chain: str, *lines: int, kind: str = "Add", reads: tuple[str, ...] = ()) -> Event:
+    """An operation with the line of each module's forward, the root's first."""
+    keys = tuple(chain.split())
+    text = "\n".join(f'File "model.py", line {line}, in forward\n    ...' for line in lines)
+    return Event(keys, kind=kind, reads=reads, places=Traces().places(text, len(keys) + 1))
+
+
+def test_another_line_of_the_caller_is_another_call() -> None:
+    """Two calls that read different parameters and follow each other are told apart by where they were made."""
+    assert tree(at("b", 7, 90), at("b", 7, 91), at("b", 8, 90), at("b", 8, 91)) == ["b@0", "b@0", "b@1", "b@1"]
+
+
+def test_lines_that_begin_anew_are_another_call() -> None:
+    """A caller's loop has one line for all calls; the lines of the module itself run once in each."""
+    body = [at("b", 7, 90, kind="Cast"), at("b", 7, 91), at("b", 7, 92)]
+    assert tree(*body, *body) == ["b@0"] * 3 + ["b@1"] * 3
+
+
+def test_a_loop_in_a_module_is_one_call() -> None:
+    """What runs before the repetition runs in the same call, and so does a line that stays and then goes on."""
+    loop = [at("b", 7, 90), at("b", 7, 91)]
+    assert tree(at("b", 7, 89), *loop, *loop) == ["b@0"] * 5
+    assert tree(*[at("b", 7, 90, reads=("w",))] * 2, at("b", 7, 92)) == ["b@0"] * 3
+
+
+def test_parameters_read_again_on_the_next_line_are_no_other_call() -> None:
+    """A module that calls its child twice, one line after the other, was called once."""
+    events = [at("b c", 7, 90, 30, reads=("w",)), at("b c", 7, 91, 30, reads=("w",))]
+    assert tree(*events) == ["b@0 > c@0", "b@0 > c@1"]
+
+
+def test_a_part_traced_by_itself_has_lines_of_its_own() -> None:
+    """Torch names no file of a part without gradients; its lines begin anew with each call."""
+    texts = [f'File "<eval_with_key>.{part}", line {line}, in forward' for part in (3, 4) for line in (5, 6)]
+    events = [Event(("b",), kind="Mul", places=Traces().places(text, 2)) for text in texts]
+    assert tree(*events) == ["b@0", "b@0", "b@1", "b@1"]
+
+
+def test_a_trace_that_does_not_fit_the_modules_tells_nothing() -> None:
+    """A forward that calls its base's forward has one frame more than there are modules."""
+    text = "\n".join(f'File "model.py", line {line}, in forward' for line in (7, 90, 30))
+    assert not Traces().places(text, 2)
+    assert not Traces().places(None, 2)
