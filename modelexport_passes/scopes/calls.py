@@ -201,7 +201,7 @@ def _cuts(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list
 def _placed(events: Sequence[Event], run: Sequence[int]) -> bool:
     """Whether lines may tell calls apart in a stretch: one with a single place is the usual, and none at all."""
     first = events[run[0]].places
-    for index in run:  # a loop is faster than any(), and this is asked of every stretch
+    for index in run:  # noqa: SIM110 - a loop is faster, and this is asked of every stretch
         if events[index].places is not first:
             return True
     return False

@@ -218,7 +218,7 @@ def test_a_depth_that_calls_do_not_tell_leaves_them_alone() -> None:
 def test_a_limit_that_nothing_can_meet_is_refused(option: str) -> None:
     """Nothing is less than one operation, one call, one module deep."""
     with pytest.raises(mx.ConfigError, match=f"inline: {option} 0; expected 1 or more"):
-        mx.Inline(**{option: 0})
+        mx.Inline(**{option: 0})  # pyright: ignore[reportArgumentType]
 
 
 def test_functions_in_a_circle_are_refused() -> None:

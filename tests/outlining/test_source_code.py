@@ -33,9 +33,9 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """A module, then the method."""
-        return self.double(self.fc(x))
+        return self.twice(self.fc(x))
 
-    def double(self, x: torch.Tensor) -> torch.Tensor:
+    def twice(self, x: torch.Tensor) -> torch.Tensor:
         """Not in ``forward``."""
         return x + x
 
