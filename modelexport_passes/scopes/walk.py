@@ -75,3 +75,13 @@ def captures_of(node: ir.Node) -> list[ir.Value]:
             graphs.extend(subgraphs_of(inner))
         used.update(dict.fromkeys(graph.outputs))
     return [value for value in used if value not in inside]
+
+
+def in_order(graph: ir.Graph) -> bool:
+    """Whether every node stands behind those of the same graph whose results it reads."""
+    made: set[ir.Node] = set()
+    for node in graph:
+        made.add(node)
+        if any(producer.graph is graph and producer not in made for producer in node.predecessors()):
+            return False
+    return True

@@ -8,6 +8,7 @@ from typing import cast
 
 import onnx_ir as ir
 
+from modelexport_passes.default_domain import name_default_domain
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.exporting.record import RECORD_KEY
 from modelexport_passes.garbage import collector_paused
@@ -20,7 +21,7 @@ from modelexport_passes.scopes.ledger import PART_KEY, read_ledger
 from modelexport_passes.scopes.relative import Frames, to_relative
 from modelexport_passes.scopes.scope import Frame, scope_of
 from modelexport_passes.scopes.tags import METADATA_IR_VERSION, retag, tag_templates
-from modelexport_passes.scopes.walk import all_nodes, owned_nodes
+from modelexport_passes.scopes.walk import all_nodes, in_order, owned_nodes
 from modelexport_passes.surgery.calls import find_call, function_of
 from modelexport_passes.surgery.standalone import stand_alone
 
@@ -68,7 +69,12 @@ def extract(model: ir.Model, module: str) -> ir.Model:
 
 def _copy(model: ir.Model) -> ir.Model:
     """A copy with the same tensors; what was recorded of the export is not true of the part."""
+    if not in_order(model.graph):
+        raise ModelExportError(
+            "extract: the graph is not in order: an operation stands before one whose result it reads"
+        )
     copy = model.clone()
+    name_default_domain(copy)
     # onnx_ir leaves the types of its stores open.
     meta = cast("Mapping[str, object]", model.meta)  # pyright: ignore[reportUnknownMemberType]
     for key, value in meta.items():

@@ -22,7 +22,7 @@ from modelexport_passes.scopes.carry import CarryCounts, carry
 from modelexport_passes.scopes.scope import SCOPE_KEY
 from modelexport_passes.scopes.snapshot import take_snapshot
 from modelexport_passes.scopes.tags import METADATA_IR_VERSION, retag, tag_templates
-from modelexport_passes.scopes.walk import all_nodes
+from modelexport_passes.scopes.walk import all_nodes, in_order
 from modelexport_passes.tools.tool import OnFunctions, Tool, failed
 
 _DIRECTORY_KEY = "modelexport_passes.tools.directory"
@@ -78,7 +78,7 @@ def apply_tool(model: ir.Model, tool: Tool, on_functions: OnFunctions) -> Applie
         raise failed(tool.name, error) from error
     result = load(target)
     for graph in (result.graph, *(function.graph for function in result.functions.values())):
-        if not _in_order(graph):  # onnxruntime's float16 converter appends what it puts in
+        if not in_order(graph):  # onnxruntime's float16 converter appends what it puts in
             graph.sort()
     _take_over(model, result)
     counts = carry(model, snapshot)
@@ -107,15 +107,6 @@ def _guard(model: ir.Model, tool: Tool, on_functions: OnFunctions) -> list[str]:
     result = inline(model, lambda _: True)
     retag(all_nodes(model), tag_templates(model))
     return [f"inlined {len(result.functions)} functions first: {tool.name} {tool.harm}"]
-
-
-def _in_order(graph: ir.Graph) -> bool:
-    made: set[ir.Node] = set()
-    for node in graph:
-        made.add(node)
-        if any(producer.graph is graph and producer not in made for producer in node.predecessors()):
-            return False
-    return True
 
 
 def _take_over(model: ir.Model, result: ir.Model) -> None:

@@ -261,3 +261,23 @@ def test_every_module_of_any_grouping_computes_its_part(text: str, seed: int) ->
 
 def _is_called_in_main(model: ir.Model, name: str) -> bool:
     return any((scope := mx.scope_of(node)) is not None and str(scope.frames[-1]) == name for node in model.graph)
+
+
+def test_the_default_domain_may_have_its_long_name() -> None:
+    """The part imports it by the name that its operations have."""
+    model = scoped("g (float[2,3] x) => (float[2,3] y) { a = Neg(x)  y = Relu(a) }", {"a": "/Net/B.b", "y": "/Net"})
+    model.opset_imports["ai.onnx"] = model.opset_imports.pop("")
+    part = mx.extract(model, "b")
+    assert part.opset_imports == {"": 20}
+    assert model.opset_imports == {"ai.onnx": 20}
+
+
+def test_a_graph_out_of_order_is_refused_in_our_words() -> None:
+    """It could not be copied."""
+    model = scoped("g (float[2,3] x) => (float[2,3] y) { a = Neg(x)  y = Relu(a) }", {"a": "/Net/B.b", "y": "/Net"})
+    proto = ir.to_proto(model)
+    nodes = list(proto.graph.node)[::-1]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    with pytest.raises(mx.ModelExportError, match="extract: the graph is not in order"):
+        mx.extract(ir.from_proto(proto), "b")
