@@ -8,17 +8,20 @@ follows from them (`modelexport_passes.scopes.dataflow`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import takewhile
 
 import onnx_ir as ir
 
-from modelexport_passes.scopes.calls import Event, call_frames, call_tree
+from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
 from modelexport_passes.scopes.parameters import VIEWS, ParameterOwners, read_initializers
 from modelexport_passes.scopes.scope import Frame, Scope, Source, scope_of
 
 _NEVER_CALLED = frozenset(
     f"torch.nn.modules.container.{name}" for name in ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
 )
+_IDLE = VIEWS | {"Constant", "Concat", "Shape", "Gather", "Expand", "CastLike"}
+"""Operations that exporters share between the calls of a module, or place anywhere."""
 _PRODUCTS = frozenset({"MatMul", "MatMulInteger", "Conv"})
 
 
@@ -45,7 +48,7 @@ def scopes_from_parameters(
         elif not stacks:
             by_path[node] = path
     frames = _Frames(owners, classes)
-    return found | _numbered(_without_tied(by_path, frames), frames)
+    return found | _numbered(_without_tied(by_path, frames), frames, nodes)
 
 
 def _read_owners(node: ir.Node, owners: ParameterOwners) -> list[str]:
@@ -103,7 +106,7 @@ def _told_stacks(nodes: Iterable[ir.Node]) -> dict[str, set[tuple[Frame, ...]]]:
     return stacks
 
 
-def _numbered(paths: Mapping[ir.Node, str], frames: _Frames) -> dict[ir.Node, Scope]:
+def _numbered(paths: Mapping[ir.Node, str], frames: _Frames, nodes: Sequence[ir.Node]) -> dict[ir.Node, Scope]:
     events = [
         Event(
             frames.called(path),
@@ -114,7 +117,31 @@ def _numbered(paths: Mapping[ir.Node, str], frames: _Frames) -> dict[ir.Node, Sc
     ]
     root, innermost = call_tree(events, by_reads=True)
     framed = call_frames(root, innermost, {call: call.key for call in root.walk()}, frames.classes)
-    return {node: Scope(stack, Source.PARAMETER) for node, (stack, _) in zip(paths, framed, strict=True)}
+    doubtful = _doubtful(list(paths), events, root, nodes)
+    return {
+        node: Scope(tuple(takewhile(lambda frame: frame.path not in doubtful, stack)), Source.PARAMETER)
+        for node, (stack, _) in zip(paths, framed, strict=True)
+    }
+
+
+def _doubtful(readers: Sequence[ir.Node], events: Sequence[Event], root: Call, nodes: Sequence[ir.Node]) -> set[str]:
+    """The modules whose calls are not told for certain; what runs in them is known only as far as their caller.
+
+    A module that runs again reads the same parameters again, and does the same with them. Where it does not, another
+    module has parameters of it (an encoder and a decoder that share weights) and no name of its own. And a call in
+    which every parameter is read again may be two that run into each other.
+    """
+    places = {node: place for place, node in enumerate(nodes)}
+    work: dict[str, set[Hashable]] = {}
+    found: set[str] = set()
+    for call in root.walk():
+        counts = Counter(one for index in call.events for one in set(events[index].reads))
+        if counts and min(counts.values()) > 1:
+            found.add(call.key)
+        span = nodes[places[readers[call.events[0]]] : places[readers[call.events[-1]]] + 1]
+        does = tuple(node.op_type for node in span if node.op_type not in _IDLE)
+        work.setdefault(call.key, set()).add((frozenset(counts), does))
+    return found | {path for path, kinds in work.items() if len(kinds) > 1}
 
 
 class _Frames:

@@ -23,6 +23,9 @@ from modelexport_passes.scopes.values import signatures
 _SMALL = 250_000
 """Cells of a table that is filled in full; longer stretches are aligned block by block."""
 
+_PASSED_OVER = 2
+"""Operations that an optimizer may have folded into the one before them, in a row: BatchNormalization, Mul and Add."""
+
 
 @dataclass(frozen=True)
 class _Side:
@@ -48,14 +51,19 @@ def scopes_from_reference(graph: ir.Graph, reference: ir.Graph) -> dict[ir.Node,
     """
     mine, theirs = _side(graph), _side(reference)
     named = _by_name(mine, theirs)
-    pairs = _increasing(named | _by_weight(mine, theirs, named))
-    found: dict[int, tuple[int, Source]] = {
-        left: (right, Source.NAME if left in named else Source.PARAMETER) for left, right in pairs
-    }
+    sure = dict(_increasing(named | _by_weight(mine, theirs, named)))
+    pairs = _increasing(sure | _by_wiring(mine, theirs, sure))
+    found: dict[int, tuple[int, Source]] = {left: (right, _source(left, named, sure)) for left, right in pairs}
     weighted = _aligned_weights(mine, theirs, pairs)
     for left, right in _aligned(mine, theirs, weighted):
         found.setdefault(left, (right, Source.DATAFLOW))
     return _scopes(mine, theirs, found)
+
+
+def _source(place: int, named: Mapping[int, int], sure: Mapping[int, int]) -> Source:
+    if place not in sure:
+        return Source.DATAFLOW
+    return Source.NAME if place in named else Source.PARAMETER
 
 
 def _side(graph: ir.Graph) -> _Side:
@@ -112,6 +120,49 @@ def _by_weight(mine: _Side, theirs: _Side, taken: Mapping[int, int]) -> dict[int
         if len(others) == len(places):
             found |= {left: right for left, right in zip(places, others, strict=True) if left not in taken}
     return found
+
+
+def _by_wiring(mine: _Side, theirs: _Side, pairs: Mapping[int, int]) -> dict[int, int]:
+    """Operations whose values are taken at the same input of two that are the same, and so on backwards.
+
+    A few operations of the reference may be passed over on the way: what an optimizer has folded into the one before.
+    """
+    ours = {node: place for place, node in enumerate(mine.nodes)}
+    others = {node: place for place, node in enumerate(theirs.nodes)}
+    found: dict[int, int] = {}
+    taken = set(pairs.values())
+    stack = sorted(pairs.items())
+    while stack:
+        left, right = stack.pop()
+        one, other = mine.nodes[left], theirs.nodes[right]
+        same = one.op_type == other.op_type and len(one.inputs) == len(other.inputs)
+        for a, b in zip(one.inputs, other.inputs, strict=same):
+            producer = a.producer() if a is not None else None
+            place = ours.get(producer) if producer is not None else None
+            if place is not None and place not in pairs and place not in found:
+                match = _behind(theirs, others, b, mine.tokens[place])
+                if match is not None and match not in taken:
+                    found[place] = match
+                    taken.add(match)
+                    stack.append((place, match))
+            if not same:
+                break
+    return found
+
+
+def _behind(side: _Side, places: Mapping[ir.Node, int], value: ir.Value | None, token: Hashable) -> int | None:
+    """The operation of this token that makes a value, or what it is made of by operations that nothing else uses."""
+    for _ in range(_PASSED_OVER + 1):
+        producer = value.producer() if value is not None else None
+        place = places.get(producer) if producer is not None else None
+        if producer is None or place is None:
+            return None
+        if side.tokens[place] == token:
+            return place
+        value = producer.inputs[0] if producer.inputs else None
+        if value is None or len(value.uses()) > 1:
+            return None
+    return None
 
 
 def _readers(side: _Side) -> dict[Hashable, list[int]]:
