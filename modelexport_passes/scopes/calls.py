@@ -180,7 +180,9 @@ def _cuts(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list
         marks = [place for place, _ in told]
         firsts = [now for (_, a), (now, b) in pairwise(told) if b > a]
         return _between(events, run, marks, firsts, depth), False
-    by_line = line_cuts([events[index].places for index in run], depth) if _placed(events, run) else NOTHING
+    by_line = NOTHING
+    if _placed(events, run):
+        by_line = line_cuts([events[index].places for index in run], [events[index].chain for index in run], depth)
     if by_line.callers:
         return by_line.callers, False
     hinted = [
@@ -201,7 +203,7 @@ def _cuts(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list
 def _placed(events: Sequence[Event], run: Sequence[int]) -> bool:
     """Whether lines may tell calls apart in a stretch: one with a single place is the usual, and none at all."""
     first = events[run[0]].places
-    for index in run:  # noqa: SIM110 - a loop is faster, and this is asked of every stretch
+    for index in run:  # noqa: SIM110 - a loop is faster than any(), and this is asked of every stretch
         if events[index].places is not first:
             return True
     return False

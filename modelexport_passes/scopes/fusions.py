@@ -11,13 +11,15 @@ import onnx_ir as ir
 from modelexport_passes.scopes.origins import ORIGINS_KEY, format_origins
 from modelexport_passes.scopes.scope import UNKNOWN_CLASS, Frame, Scope
 
-_RULE_NAME = "pkg.onnxscript.rewriter.rule_name"
+RULE_NAME = "pkg.onnxscript.rewriter.rule_name"
+"""Metadata key of the rewrite rule that made an operation of others."""
+
 _NORM_RULE = "FuseBatchNormInto"
 
 
 def fused_kernel(node: ir.Node) -> ir.Value | None:
     """The kernel of an operation into which a norm was fused; None for any other operation."""
-    if _NORM_RULE not in node.metadata_props.get(_RULE_NAME, "") or len(node.inputs) < 2:
+    if _NORM_RULE not in node.metadata_props.get(RULE_NAME, "") or len(node.inputs) < 2:
         return None
     return node.inputs[1]
 

@@ -40,11 +40,12 @@ NOTHING = LineCuts([], [], ())
 """What lines say where none is told."""
 
 
-def line_cuts(places: Sequence[Sequence[Place | None]], depth: int) -> LineCuts:
+def line_cuts(places: Sequence[Sequence[Place | None]], chains: Sequence[tuple[str, ...]], depth: int) -> LineCuts:
     """Where calls of a module begin.
 
     Args:
         places: of each operation of a stretch.
+        chains: the modules below the root that each was made in.
         depth: of the module in the stack; the root has 0.
     """
     told: list[tuple[int, Place]] = []
@@ -54,18 +55,22 @@ def line_cuts(places: Sequence[Sequence[Place | None]], depth: int) -> LineCuts:
             told.append((at, place))
     callers: list[int] = []
     for (last, a), (_, b) in pairwise(told):
-        if a is not b and a.caller is not None and b.caller is not None and a.caller != b.caller:
-            # What stands between and tells nothing mostly prepares what the next call takes.
+        if a is not b and a.caller is not None and b.caller is not None and a.caller != b.caller and b.line <= a.line:
+            # A line further on is mostly of another module: exporters label an operation with the next module, and what
+            # stands between and tells nothing mostly prepares what the next call takes.
             callers.append(last + 1)
-    anew = _anew([place.line for _, place in told])
+    anew = _anew([place.line for _, place in told], [chains[at][depth:] for at, _ in told])
     return LineCuts(callers, [told[at - 1][0] + 1 for at in anew], told)
 
 
-def _anew(lines: Sequence[int]) -> list[int]:
-    """Places where the first line runs again after others, if the same lines run between each two of them."""
+def _anew(lines: Sequence[int], below: Sequence[tuple[str, ...]]) -> list[int]:
+    """Places where the first line runs again after others, if the same runs between each two of them.
+
+    That is the same lines, and in them the same modules: a loop over a module's children calls another one each time.
+    """
     start = lines[0] if lines else 0
     cuts = [at for at in range(1, len(lines)) if lines[at] == start and lines[at - 1] > start]
     if not cuts:
         return []
-    parts = [set(lines[a:b]) for a, b in pairwise([0, *cuts, len(lines)])]
+    parts = [set(zip(lines[a:b], below[a:b], strict=True)) for a, b in pairwise([0, *cuts, len(lines)])]
     return cuts if all(part == parts[0] for part in parts) else []

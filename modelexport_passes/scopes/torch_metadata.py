@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from modelexport_passes.scopes.builder_metadata import frames_from_builder
 from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
-from modelexport_passes.scopes.fusions import frames_of_owner, fused_kernel, keep_origins
+from modelexport_passes.scopes.fusions import RULE_NAME, frames_of_owner, fused_kernel, keep_origins
 from modelexport_passes.scopes.parameters import ParameterOwners, literal_list
 from modelexport_passes.scopes.scope import Frame, Scope, Source
 from modelexport_passes.scopes.traces import STACK_TRACE, Traces
@@ -88,10 +88,16 @@ def _events(told: Mapping[ir.Node, tuple[Frame, ...]], owners: ParameterOwners) 
                 reads=tuple([value.name for value in reads]) if reads else (),
                 ends=node.op_type != "Constant",
                 hints=tuple([_hint(own, path) for path in chain]) if own else (),
-                places=traces.places(text, len(frames)) if (text := node.metadata_props.get(STACK_TRACE)) else (),
+                places=traces.places(_trace(node), len(frames)),
             )
         )
     return events
+
+
+def _trace(node: ir.Node) -> str | None:
+    metadata = node.metadata_props
+    # What was made of several operations has the trace of one of them, which may be another module's.
+    return None if RULE_NAME in metadata else metadata.get(STACK_TRACE)
 
 
 def _hint(owners: Sequence[str], path: str) -> str | None:

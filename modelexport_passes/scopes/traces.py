@@ -34,14 +34,16 @@ class Traces:
     """Reads traces; each text once, for a model has few and many operations with the same."""
 
     def __init__(self) -> None:
-        self._read: dict[tuple[str | None, int], Sequence[Place | None]] = {}
+        self._read: dict[tuple[str, int], Sequence[Place | None]] = {}
 
     def places(self, text: str | None, depth: int) -> Sequence[Place | None]:
         """A place for each of ``depth`` modules, the root first; empty where the trace does not fit the modules."""
+        if not text:
+            return ()
         key = text, depth
         found = self._read.get(key)
         if found is None:
-            found = self._read[key] = _places(text, depth) if text else ()
+            found = self._read[key] = _places(text, depth)
         return found
 
 

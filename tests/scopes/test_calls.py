@@ -101,6 +101,9 @@ def test_a_loop_in_a_module_is_one_call() -> None:
     """What runs before the repetition runs in the same call, and so does a line that stays and then goes on."""
     loop = [at("b", 7, 90), at("b", 7, 91)]
     assert tree(at("b", 7, 89), *loop, *loop) == ["b@0"] * 5
+    # Another child each time: it is the module's own loop, though nothing else stands in it.
+    children = [at(f"b {child}", 7, 90 + line, 30) for child in "cd" for line in (0, 1)]
+    assert [call.partition(" ")[0] for call in tree(*children)] == ["b@0"] * 4
     assert tree(*[at("b", 7, 90, reads=("w",))] * 2, at("b", 7, 92)) == ["b@0"] * 3
 
 
@@ -122,3 +125,8 @@ def test_a_trace_that_does_not_fit_the_modules_tells_nothing() -> None:
     text = "\n".join(f'File "model.py", line {line}, in forward' for line in (7, 90, 30))
     assert not Traces().places(text, 2)
     assert not Traces().places(None, 2)
+
+
+def test_an_operation_labelled_with_the_next_module_is_of_its_call() -> None:
+    """Exporters do that: its trace tells another caller, and a line that a new call does not go on to."""
+    assert tree(at("b", 7, 50), at("b", 8, 90), at("b", 8, 91)) == ["b@0"] * 3

@@ -46,6 +46,10 @@ CASES = {
         [("/lin/Gemm", "Gemm", ("lin.weight",)), ("/lin_1/Gemm", "Gemm", ("lin.weight",))],
         ["lin", "lin@1"],
     ),
+    "a number before its first call is a name": (
+        [("/norm_1/Mul", "Mul", ()), ("/norm_2/Mul", "Mul", ()), ("/norm/Mul", "Mul", ())],
+        ["norm_1", "norm_2", "norm"],
+    ),
     "an attribute like a call": (
         [
             ("/lin/Gemm", "Gemm", ("lin.weight",)),
