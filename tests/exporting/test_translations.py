@@ -119,6 +119,27 @@ def test_stable_sort(descending: bool) -> None:
     assert_as_torch(lambda tensor: torch.sort(tensor, stable=True, descending=descending), tensors)
 
 
+TWO_TENSORS = [torch.divide, torch.multiply, torch.subtract, torch.pow]
+COMPARISONS = [torch.greater, torch.greater_equal, torch.less, torch.less_equal]
+
+
+@pytest.mark.parametrize("function", TWO_TENSORS + COMPARISONS, ids=lambda function: function.__name__)
+def test_two_tensors_of_different_types(function: Any) -> None:
+    """Cast to one type as torch does: a scalar weighs less than a tensor with axes; also scalars alone, and empty."""
+    truths = [] if function in (torch.subtract, torch.pow) else [TRUTHS]  # which torch does not take
+    whole = [SMALL, INTEGERS, INTEGERS.int()] if function is not torch.pow else [torch.tensor([3, -4])]  # within int64
+    tensors = [NUMBERS, NUMBERS.double(), NUMBERS.half(), *whole, *truths, SCALAR, EMPTY]
+    for other in (torch.tensor([[2]], dtype=torch.int32), torch.tensor(2), torch.tensor([[2.0]])):
+        assert_as_torch(lambda tensor, other=other: function(tensor, other), tensors)
+    assert_as_torch(lambda tensor: function(torch.tensor([[2]]), tensor), [NUMBERS, SCALAR, EMPTY, *truths])
+
+
+def test_subtraction_of_a_multiple() -> None:
+    """Of two types, by a factor."""
+    other = torch.tensor([[2]], dtype=torch.int32)
+    assert_as_torch(lambda tensor: torch.subtract(tensor, other, alpha=3), [NUMBERS, INTEGERS])
+
+
 def test_choices_between_truths() -> None:
     """Which onnxruntime has no kernel for, written with And and Or."""
     numbers = [NUMBERS, INTEGERS]

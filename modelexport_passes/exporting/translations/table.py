@@ -9,7 +9,7 @@ from torch import ops
 from torch._ops import OpOverload, OpOverloadPacket
 
 from modelexport_passes.errors import ConfigError
-from modelexport_passes.exporting.translations.aliases import divide, multiply
+from modelexport_passes.exporting.translations.arithmetic import compared, divide, multiply, power, subtract
 from modelexport_passes.exporting.translations.booleans import is_all_true, is_any_true, masked_fill, where
 from modelexport_passes.exporting.translations.convolutions import conv3d
 from modelexport_passes.exporting.translations.cumulative import cummax, cummin, cumprod
@@ -20,6 +20,7 @@ from modelexport_passes.exporting.translations.membership import (
     isin_tensor_scalar,
     searchsorted,
 )
+from modelexport_passes.exporting.translations.opset import op
 from modelexport_passes.exporting.translations.sorting import sort_stable
 
 Translation = Callable[..., Any]
@@ -34,14 +35,20 @@ OURS: Mapping[str, Translation] = {
     "aten::cummin": cummin,
     "aten::cumprod": cumprod,
     "aten::divide.Tensor": divide,
+    "aten::greater.Tensor": compared(op.Greater),
+    "aten::greater_equal.Tensor": compared(op.GreaterOrEqual),
     "aten::isin.Scalar_Tensor": isin_scalar_tensor,
     "aten::isin.Tensor_Scalar": isin_tensor_scalar,
     "aten::isin.Tensor_Tensor": isin,
+    "aten::less.Tensor": compared(op.Less),
+    "aten::less_equal.Tensor": compared(op.LessOrEqual),
     "aten::masked_fill.Scalar": masked_fill,
     "aten::masked_fill.Tensor": masked_fill,
     "aten::multiply.Tensor": multiply,
+    "aten::pow.Tensor_Tensor": power,
     "aten::searchsorted.Tensor": searchsorted,
     "aten::sort.stable": sort_stable,
+    "aten::subtract.Tensor": subtract,
     "aten::where.self": where,
     # What Hugging Face's mixtures of experts call where torch has no kernel; known once they are imported.
     "transformers::grouped_mm_fallback": grouped_mm,
