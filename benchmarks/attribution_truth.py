@@ -78,28 +78,36 @@ def _dynamo(model: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> dict[str,
         if node.meta.get("nn_module_stack")
     }
     by_value: dict[str, str] = {}
-    by_weight: dict[str, str] = {}
+    by_kernel: dict[str, str | None] = {}  # None where several calls read it
     for node in owned_nodes(program.model.graph):
         truth = stacks.get(_fx_name(node) or "")
         if truth is not None:
             node.metadata_props[TRUTH_KEY] = truth
             by_value.update({str(value.name): truth for value in node.outputs})
-            if node.op_type == "Conv" and (weight := node.inputs[1]) is not None:
-                by_weight[str(weight.name)] = truth
+            if (kernel := _kernel(node)) is not None:
+                by_kernel[kernel] = None if kernel in by_kernel else truth
     record_scopes(program)
     plain = ir.to_proto(program.model)
     program.optimize()
     record_scopes(program)
+    # Kernels of equal content are one after optimization, and its name is that of the first.
+    readers = Counter(_kernel(node) for node in owned_nodes(program.model.graph))
     for node in owned_nodes(program.model.graph):
         node.metadata_props.pop(TRUTH_KEY, None)
         names = [str(value.name) for value in node.outputs]
         truth = stacks.get(_fx_name(node) or "") or next((by_value[name] for name in names if name in by_value), None)
-        weight = node.inputs[1] if node.op_type == "Conv" else None
-        if weight is not None:
-            truth = by_weight.get(str(weight.name), truth)
+        kernel = _kernel(node)
+        if kernel is not None and readers[kernel] == 1:
+            truth = by_kernel.get(kernel) or truth
         if truth is not None:
             node.metadata_props[TRUTH_KEY] = truth
     return {"dynamo": plain, "dynamo-optimized": ir.to_proto(program.model)}
+
+
+def _kernel(node: ir.Node) -> str | None:
+    """The name of a convolution's kernel: its owner is the module, also where a norm was taken in."""
+    kernel = node.inputs[1] if node.op_type in ("Conv", "ConvTranspose") else None
+    return None if kernel is None else kernel.name
 
 
 def _program(model: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> torch.onnx.ONNXProgram:

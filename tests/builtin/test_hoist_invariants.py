@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import modelexport_passes as mx
 from modelexport_passes.testing import model_of
-from tests.outlining.test_random_groupings import graphs, group
+from tests.outlining.test_random_groupings import GRAPH_INPUTS, graphs, group
 from tests.scoped_models import check, function_calls, run, scoped, tags_in
 
 X = {
@@ -231,7 +231,7 @@ def test_any_outlined_grouping_gives_the_same_bits(text: str, seed: int) -> None
     model = model_of(text)
     group(model, seed)
     mx.Outline()(model)
-    inputs: dict[str, np.ndarray[Any, Any]] = {"x": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}
+    inputs: dict[str, np.ndarray[Any, Any]] = dict(GRAPH_INPUTS)
     expected = run(model, inputs)
     mx.HoistInvariants()(model)
     check(model)
