@@ -35,15 +35,13 @@ def deserialize(
     with collector_paused():
         reader = Reader(directory or Path())
         try:
-            model = reader.model(proto)
-            name_default_domain(model)
-            return model, reader.external
+            model, external = reader.model(proto), reader.external
         except Uncommon:
             model = _deserialize_uncommon(proto, what)
+            external = [tensor for tensor in all_tensors(model) if isinstance(tensor, ir.ExternalTensor)]
+            for tensor in external:
+                tensor.base_dir = directory or Path()
         name_default_domain(model)
-        external = [tensor for tensor in all_tensors(model) if isinstance(tensor, ir.ExternalTensor)]
-        for tensor in external:
-            tensor.base_dir = directory or Path()
         return model, external
 
 

@@ -12,12 +12,11 @@ from modelexport_passes.inlining.originals import Originals
 from modelexport_passes.scopes.compose import scope_in_call
 from modelexport_passes.scopes.ledger import MODULE_KEY, ORIGIN_KEY, Call, Ledger
 from modelexport_passes.scopes.scope import SCOPE_KEY, Scope, format_scope
+from modelexport_passes.scopes.walk import has_bodies
 from modelexport_passes.unique_names import Names
 
 Values = dict[ir.Value, ir.Value | None]
 Attributes = Mapping[str, ir.Attr]
-
-_BODIES = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
 
 @dataclass
@@ -228,7 +227,7 @@ class _BodyCopy:
     def _resolved(self, node: ir.Node) -> Iterable[ir.Attr]:
         """The attributes of a node of the body, at the call."""
         attributes = node.attributes.data
-        if not any(attribute.is_ref() or attribute.type in _BODIES for attribute in attributes.values()):
+        if not has_bodies(node) and not any(attribute.is_ref() for attribute in attributes.values()):
             return attributes.values()
         resolved = [self._attribute(name, attribute) for name, attribute in attributes.items()]
         return [attribute for attribute in resolved if attribute is not None]

@@ -14,7 +14,6 @@ was called in another way (a hook, ``super().forward``), they are not, and that 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
@@ -26,9 +25,7 @@ from modelexport_passes.outlining.sharing import Bodies
 from modelexport_passes.scopes.ledger import SOURCE_KEY, SOURCES_KEY
 from modelexport_passes.scopes.scope import UNKNOWN_CLASS
 from modelexport_passes.scopes.torch_metadata import frames_from_metadata
-
-_STACK_TRACE = "pkg.torch.onnx.stack_trace"
-_FORWARD = re.compile(r'^\s*File "(.+)", line (\d+), in forward$', re.MULTILINE)
+from modelexport_passes.scopes.traces import STACK_TRACE, python_frames
 
 Sources = Mapping[tuple[str, str], str]
 
@@ -39,7 +36,7 @@ def find_sources(model: ir.Model, plan: OutlinePlan) -> Sources:
     What an earlier outlining found for a class counts as well: traces that differ by call are not in shared bodies.
     """
     before = _remembered(model)
-    told = any(_STACK_TRACE in op.node.metadata_props for op in plan.ops)
+    told = any(STACK_TRACE in op.node.metadata_props for op in plan.ops)
     found: dict[tuple[str, str], str] = {}
     for function in plan.functions:
         body = function.group.body
@@ -84,15 +81,14 @@ def _operations(region: Region, bodies: Bodies) -> Iterator[Op]:
 
 def _line_in(op: Op, region: Region) -> str | None:
     """Where in the module's ``forward`` an operation was made, directly or by a module that it called."""
-    trace = op.node.metadata_props.get(_STACK_TRACE)
+    trace = op.node.metadata_props.get(STACK_TRACE)
     module = region.frames
     if trace is None or op.scope is None or op.scope.frames[: len(module)] != module:
         return None
     # Counted from the innermost: the scope may lack a wrapper around the model that was exported.
     at = len(module) - len(op.scope.frames) - 1
     frames = frames_from_metadata(op.node)
-    lines = _FORWARD.findall(trace)
+    lines = [frame for frame in python_frames(trace) if frame.is_forward]
     if len(lines) != len(frames) or len(frames) < -at or frames[at].class_name != module[-1].class_name:
         return None
-    file, line = lines[at]
-    return f"{file}:{line}"
+    return f"{lines[at].file}:{lines[at].line}"

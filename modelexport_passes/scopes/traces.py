@@ -18,6 +18,30 @@ _FRAME = re.compile(r'File "([^"\n]*)", line (\d+), in (\S+)')
 _REGION = "<eval_with_key>"
 
 
+class PythonFrame(NamedTuple):
+    """One line of a trace.
+
+    Attributes:
+        file: path of the code.
+        line: in the file.
+        function: name of the function it is in.
+    """
+
+    file: str
+    line: int
+    function: str
+
+    @property
+    def is_forward(self) -> bool:
+        """The code of a module that was running."""
+        return self.function == "forward"
+
+
+def python_frames(text: str) -> list[PythonFrame]:
+    """The frames of a trace, outermost first."""
+    return [PythonFrame(file, int(line), function) for file, line, function in _FRAME.findall(text)]
+
+
 class Place(NamedTuple):
     """Where one module of the stack stood.
 
@@ -26,7 +50,7 @@ class Place(NamedTuple):
         line: the line of its forward.
     """
 
-    caller: tuple[tuple[str, str, str], ...] | None
+    caller: tuple[PythonFrame, ...] | None
     line: int
 
 
@@ -48,11 +72,11 @@ class Traces:
 
 
 def _places(text: str, depth: int) -> Sequence[Place | None]:
-    frames: list[tuple[str, str, str]] = _FRAME.findall(text)
-    forwards = [at for at, (_, _, function) in enumerate(frames) if function == "forward"]
+    frames = python_frames(text)
+    forwards = [at for at, frame in enumerate(frames) if frame.is_forward]
     if len(forwards) == depth:
-        return tuple(Place(tuple(frames[:at]), int(frames[at][1])) for at in forwards)
-    if len(frames) == 1 and frames[0][0].startswith(_REGION):
+        return tuple(Place(tuple(frames[:at]), frames[at].line) for at in forwards)
+    if len(frames) == 1 and frames[0].file.startswith(_REGION):
         # A part of a forward that torch traced by itself (without gradients): its lines are those of that part.
-        return (*[None] * (depth - 1), Place(None, int(frames[0][1])))
+        return (*[None] * (depth - 1), Place(None, frames[0].line))
     return ()
