@@ -218,6 +218,8 @@ class _Carrier:
         # before is the end of several operations that one was made into (a quantized MatMul).
         if node.op_type != "Constant" and all(self._name_before(value) for value in node.inputs if value is not None):
             whole = self._fused_from(makers)
+        else:
+            whole = list(dict.fromkeys([*self._weighed(node), *makers]))
         origins = [origin for operation in whole for origin in operation.origins]
         if not origins:
             return
@@ -241,6 +243,16 @@ class _Carrier:
         if len(alike) != 1 or not first or first not in alike[0].inputs:
             return None
         return alike[0].scope
+
+    def _weighed(self, node: ir.Node) -> list[Operation]:
+        """The operations that alone read a weight that a node reads now: whatever else it is, it is these."""
+        found: list[Operation] = []
+        for value in node.inputs:
+            # Not a shape or an axis: of those, a tool makes one of many that are equal.
+            if value is not None and value.name in self._before.constants and _is_real(value):
+                users = self._before.users(value.name or "")
+                found += users if len(users) == 1 else ()
+        return found
 
     def _fused_from(self, makers: Sequence[Operation]) -> list[Operation]:
         """The operations that make these values from values that are still there, in their order.
@@ -269,6 +281,10 @@ class _Carrier:
         if maker is None:
             return name in self._before.constants
         return maker.constant or maker in constant
+
+
+def _is_real(value: ir.Value) -> bool:
+    return value.dtype is not None and value.dtype.is_floating_point()
 
 
 def _forget(node: ir.Node) -> None:

@@ -104,6 +104,22 @@ def test_a_folded_value_is_still_of_the_operation_that_gave_it():
     assert tags == {"s": NORM, "y": NET}
 
 
+def test_the_end_of_what_a_tool_moved_is_also_what_reads_its_weights():
+    """A sum and its reshape became a sum behind a reshape: it is of both, not of the one whose value it has now."""
+    _, tags, origins = carried(
+        "g (float[4] x) => (float[2,2] y) <float[4] w = {1,2,3,4}, int64[2] s = {2,2}> "
+        "{ a = Add(x, w)  b = Reshape(a, s)  y = Neg(b) }",
+        {"a": "/Net/Block.l0/Linear.fc", "b": "/Net/Block.l0/Dropout.drop", "y": NET},
+        "g (float[4] x) => (float[2,2] y) <float[4] w = {1,2,3,4}, int64[2] s = {2,2}> "
+        "{ p = Reshape(x, s)  q = Gemm(p, w)  y = Neg(q) }",
+        by_name=1,
+        by_position=1,
+        by_weights=1,
+    )
+    assert tags["q"] == "/Net/Block.l0"
+    assert origins["q"] == ["/Net/Block.l0/Linear.fc", "/Net/Block.l0/Dropout.drop"]
+
+
 def test_position_tells_what_a_new_name_hides():
     """By the operation that uses it, or by what it takes; that is a conclusion, and says so."""
     model, tags, _ = carried(
