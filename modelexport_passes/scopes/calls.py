@@ -158,7 +158,7 @@ def _joined_by_reads(events: Sequence[Event], runs: Sequence[list[int]]) -> list
     joined: list[list[int]] = []
     seen: set[tuple[Hashable, ...]] = set()
     for run in runs:
-        reads = {events[index].reads for index in run}
+        reads = {events[index].reads for index in run} - {()}
         if joined and seen.isdisjoint(reads):
             joined[-1] = joined[-1] + run
             seen |= reads

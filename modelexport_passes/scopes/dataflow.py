@@ -100,10 +100,7 @@ class _Flow:
         scopes = {node: scope for node in nodes if (scope := scope_of(node)) is not None}
         self.known: dict[ir.Node, _Frames] = {node: scope.frames for node, scope in scopes.items()}
         self.told = {node for node, scope in scopes.items() if scope.source.exact}
-        self.constant: set[ir.Node] = set()
-        for node in nodes:
-            if all(value is None or _is_constant(value, self.constant) for value in node.inputs):
-                self.constant.add(node)
+        self.constant = constant_nodes(nodes)
         self._before = self._sweep(nodes, _producers)
         self._after = self._sweep(reversed(nodes), _consumers)
 
@@ -146,6 +143,15 @@ class _Flow:
         """The module call that all known users of an operation lie in; with ``exact`` only if it is one operation's."""
         stacks = {self.known[user] for user in _consumers(node) if user in self.known}
         return common_frames(list(stacks)) if stacks and (len(stacks) == 1 or not exact) else ()
+
+
+def constant_nodes(nodes: Iterable[ir.Node]) -> set[ir.Node]:
+    """The operations that depend on no input of the graph."""
+    constant: set[ir.Node] = set()
+    for node in nodes:
+        if all(value is None or _is_constant(value, constant) for value in node.inputs):
+            constant.add(node)
+    return constant
 
 
 def _is_constant(value: ir.Value, constant: set[ir.Node]) -> bool:

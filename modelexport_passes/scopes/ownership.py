@@ -7,6 +7,7 @@ follows from them (`modelexport_passes.scopes.dataflow`).
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import takewhile
@@ -14,6 +15,7 @@ from itertools import takewhile
 import onnx_ir as ir
 
 from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
+from modelexport_passes.scopes.dataflow import constant_nodes
 from modelexport_passes.scopes.parameters import VIEWS, ParameterOwners, read_initializers
 from modelexport_passes.scopes.scope import Frame, Scope, Source, scope_of
 
@@ -22,6 +24,8 @@ _NEVER_CALLED = frozenset(
 )
 _IDLE = VIEWS | {"Constant", "Concat", "Shape", "Gather", "Expand", "CastLike"}
 """Operations that exporters share between the calls of a module, or place anywhere."""
+_LIFTED = re.compile(r"\.(lifted_tensor_|_tensor_constant)\d+$")
+"""Torch's names for constants in the code of a module."""
 _PRODUCTS = frozenset({"MatMul", "MatMulInteger", "Conv"})
 
 
@@ -48,7 +52,7 @@ def scopes_from_parameters(
         elif not stacks:
             by_path[node] = path
     frames = _Frames(owners, classes)
-    return found | _numbered(_without_tied(by_path, frames), frames, nodes)
+    return found | _numbered(_without_tied(by_path, frames), frames, nodes, owners)
 
 
 def _read_owners(node: ir.Node, owners: ParameterOwners) -> list[str]:
@@ -106,21 +110,41 @@ def _told_stacks(nodes: Iterable[ir.Node]) -> dict[str, set[tuple[Frame, ...]]]:
     return stacks
 
 
-def _numbered(paths: Mapping[ir.Node, str], frames: _Frames, nodes: Sequence[ir.Node]) -> dict[ir.Node, Scope]:
-    events = [
-        Event(
-            frames.called(path),
-            kind=node.op_type,
-            reads=tuple(value.name for value in read_initializers(node)),
-        )
-        for node, path in paths.items()
-    ]
+def _numbered(
+    paths: Mapping[ir.Node, str], frames: _Frames, nodes: Sequence[ir.Node], owners: ParameterOwners
+) -> dict[ir.Node, Scope]:
+    told = _telling_reads(paths, nodes, owners)
+    events = [Event(frames.called(path), kind=node.op_type, reads=told[node]) for node, path in paths.items()]
     root, innermost = call_tree(events, by_reads=True)
     framed = call_frames(root, innermost, {call: call.key for call in root.walk()}, frames.classes)
     doubtful = _doubtful(list(paths), events, root, nodes)
     return {
         node: Scope(tuple(takewhile(lambda frame: frame.path not in doubtful, stack)), Source.PARAMETER)
         for node, (stack, _) in zip(paths, framed, strict=True)
+    }
+
+
+def _telling_reads(
+    readers: Iterable[ir.Node], nodes: Sequence[ir.Node], owners: ParameterOwners
+) -> dict[ir.Node, tuple[Hashable, ...]]:
+    """Of each operation the parameters by which a call of its module is told from the next.
+
+    Exporters keep one of several equal weights without a name, and one of several equal operations on weights alone;
+    a constant that they lifted out of the code has another name each time.
+    """
+    read = {
+        node: tuple(
+            value
+            for value in read_initializers(node)
+            if owners.owner(value) is not None and not _LIFTED.search(value.name or "")
+        )
+        for node in readers
+    }
+    constant = constant_nodes(nodes)
+    times = Counter((node.op_type, values) for node, values in read.items())
+    return {
+        node: () if node in constant and times[node.op_type, values] == 1 else tuple(value.name for value in values)
+        for node, values in read.items()
     }
 
 
@@ -135,8 +159,9 @@ def _doubtful(readers: Sequence[ir.Node], events: Sequence[Event], root: Call, n
     work: dict[str, set[Hashable]] = {}
     found: set[str] = set()
     for call in root.walk():
-        counts = Counter(one for index in call.events for one in set(events[index].reads))
-        if counts and min(counts.values()) > 1:
+        reads = [(events[index].kind, events[index].reads) for index in call.events if events[index].reads]
+        counts = Counter(reads)
+        if reads and counts[reads[0]] > 1 and 2 * sum(count > 1 for count in counts.values()) > len(counts):
             found.add(call.key)
         span = nodes[places[readers[call.events[0]]] : places[readers[call.events[-1]]] + 1]
         does = tuple(node.op_type for node in span if node.op_type not in _IDLE)
