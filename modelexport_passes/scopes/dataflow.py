@@ -59,9 +59,9 @@ def _concluded_neighbours(nodes: Sequence[ir.Node], unknown: Sequence[ir.Node], 
         frames = in_order.get(node, ())
         if node not in flow.constant and flow.is_between(node):
             along = flow.between(node)
-            nested = along[: len(frames)] == frames or frames[: len(along)] == along
-            # Both say what the operation lies in: where they agree, the longer says more.
-            frames = max(frames, along, key=len) if nested or not frames else common_frames([frames, along])
+            # Both say what the operation lies in. Where the wires alone tell a longer stack, operations of another
+            # module stand between: it was called in part, or twice, and what runs meanwhile may be its caller's.
+            frames = frames if frames[: len(along)] == along else common_frames([frames, along]) if frames else along
         if frames:
             found[node] = frames
     flow.known.update(found)
