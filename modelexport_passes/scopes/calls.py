@@ -261,9 +261,22 @@ def _common(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
 
 
 def call_frames(
-    root: Call, innermost: Sequence[Call], path_of: Mapping[Call, str], classes: Mapping[str, str]
+    root: Call,
+    innermost: Sequence[Call],
+    path_of: Mapping[Call, str],
+    classes: Mapping[str, str],
+    dropped: Mapping[Call, int] | None = None,
 ) -> list[tuple[tuple[Frame, ...], bool]]:
-    """The frames of each operation, root first, calls numbered per path in order; and whether a call was concluded."""
+    """The frames of each operation, root first, calls numbered per path in order; and whether a call was concluded.
+
+    Args:
+        root: all calls.
+        innermost: of each operation, its call.
+        path_of: the module that each call is of.
+        classes: of the modules that are known.
+        dropped: calls before which others of their module are missing, and how many: their numbers are concluded.
+    """
+    dropped = dropped or {}
     calls = sorted(root.walk(), key=lambda call: call.events[0])
     counts: Counter[str] = Counter()
     frames: dict[Call, tuple[tuple[Frame, ...], bool]] = {
@@ -271,12 +284,12 @@ def call_frames(
     }
     numbers: dict[Call, int] = {}
     for call in calls:
-        numbers[call] = counts[path_of[call]]
-        counts[path_of[call]] += 1
+        numbers[call] = counts[path_of[call]] + dropped.get(call, 0)
+        counts[path_of[call]] = numbers[call] + 1
     for call in root.walk():
         assert call.parent is not None
         above, concluded = frames[call.parent]
         path = path_of[call]
         frame = Frame(path, classes.get(path, UNKNOWN_CLASS), numbers[call])
-        frames[call] = ((*above, frame), concluded or call.concluded)
+        frames[call] = ((*above, frame), concluded or call.concluded or call in dropped)
     return [frames[call] for call in innermost]

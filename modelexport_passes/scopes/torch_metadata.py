@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from modelexport_passes.scopes.builder_metadata import frames_from_builder
 from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
+from modelexport_passes.scopes.dropped_calls import dropped_calls
 from modelexport_passes.scopes.fusions import RULE_NAME, frames_of_owner, fused_kernel, keep_origins
 from modelexport_passes.scopes.parameters import ParameterOwners, literal_list
 from modelexport_passes.scopes.scope import Frame, Scope, Source
@@ -38,7 +39,11 @@ def module_path(path: str) -> str:
 def fx_node_name(node: ir.Node) -> str | None:
     """The fx node that this node was translated from, if the exporter says so."""
     text = node.metadata_props.get(NAME_SCOPES)
-    items = [] if text is None else literal_list(text)
+    if text is None:
+        return None
+    if text.endswith("']") and '"' not in text and "\\" not in text:
+        return text[:-2].rpartition("'")[2]  # the usual, in a tenth of the time
+    items = literal_list(text)
     return items[-1] if items else None
 
 
@@ -55,7 +60,8 @@ def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> d
     root, innermost = call_tree(events)
     paths = _paths(root, events)
     classes |= {path: classes[call.key] for call, path in paths.items() if path not in classes}
-    framed = call_frames(root, innermost, paths, classes)
+    dropped = dropped_calls(root, [fx_node_name(node) for node in told])
+    framed = call_frames(root, innermost, paths, classes, dropped)
     # One object for all operations of a call: 100 000 operations have a few hundred.
     shared: dict[tuple[tuple[Frame, ...], bool], Scope] = {}
     for key in framed:
