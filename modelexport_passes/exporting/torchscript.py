@@ -16,6 +16,7 @@ import onnx_ir as ir
 import torch
 
 from modelexport_passes.errors import ConfigError
+from modelexport_passes.exporting.tracing import traced_calls
 from modelexport_passes.scopes.recover import recover
 
 
@@ -36,7 +37,11 @@ def export_torchscript(
         Exception: whatever torch raises; `modelexport_passes.exporting.export` says it in one line.
     """
     names = list(input_names) if input_names is not None else _input_names(model, args, kwargs or {})
-    with tempfile.TemporaryDirectory(prefix="mx-export-") as folder, warnings.catch_warnings():
+    with (
+        tempfile.TemporaryDirectory(prefix="mx-export-") as folder,
+        warnings.catch_warnings(),
+        traced_calls(model) as calls,
+    ):
         warnings.simplefilter("ignore")
         path = Path(folder) / "model.onnx"
         torch.onnx.export(  # pyright: ignore[reportUnknownMemberType]
@@ -54,7 +59,7 @@ def export_torchscript(
         exported = ir.load(str(path))  # pyright: ignore[reportUnknownMemberType]
         # The folder goes, and with it what a model over 2 GB keeps in files of its own.
         ir.external_data.load_to_model(exported)
-    recover(exported, source="name", module=model)
+    recover(exported, source="name", module=model, traced=calls[0] if len(calls) == 1 else None)
     return exported
 
 

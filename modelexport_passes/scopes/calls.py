@@ -266,6 +266,7 @@ def call_frames(
     path_of: Mapping[Call, str],
     classes: Mapping[str, str],
     dropped: Mapping[Call, int] | None = None,
+    numbers: Mapping[Call, int] | None = None,
 ) -> list[tuple[tuple[Frame, ...], bool]]:
     """The frames of each operation, root first, calls numbered per path in order; and whether a call was concluded.
 
@@ -275,16 +276,17 @@ def call_frames(
         path_of: the module that each call is of.
         classes: of the modules that are known.
         dropped: calls before which others of their module are missing, and how many: their numbers are concluded.
+        numbers: calls whose number is known otherwise.
     """
-    dropped = dropped or {}
+    dropped, known = dropped or {}, numbers or {}
     calls = sorted(root.walk(), key=lambda call: call.events[0])
     counts: Counter[str] = Counter()
     frames: dict[Call, tuple[tuple[Frame, ...], bool]] = {
         root: ((Frame("", classes.get("", UNKNOWN_CLASS)),), root.concluded)
     }
-    numbers: dict[Call, int] = {}
+    numbers = {}
     for call in calls:
-        numbers[call] = counts[path_of[call]] + dropped.get(call, 0)
+        numbers[call] = known.get(call, counts[path_of[call]] + dropped.get(call, 0))
         counts[path_of[call]] = numbers[call] + 1
     for call in root.walk():
         assert call.parent is not None

@@ -27,6 +27,7 @@ from modelexport_passes.scopes.scope import (
 )
 from modelexport_passes.scopes.torch_metadata import scopes_from_metadata
 from modelexport_passes.scopes.torchscript_names import ModuleNames, scopes_from_names
+from modelexport_passes.scopes.traced_calls import TracedCall
 from modelexport_passes.scopes.values import owners_by_value
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 
@@ -70,6 +71,7 @@ def recover(
     module: TorchModule | None = None,
     reference: ir.Model | None = None,
     owners: ParameterOwners | None = None,
+    traced: TracedCall | None = None,
 ) -> bool:
     """Write a scope on every node of the main graph and its subgraphs that a source can tell. Returns if any was new.
 
@@ -81,6 +83,7 @@ def recover(
         module: the torch model, when it is at hand.
         reference: the same model as another export, whose nodes have scopes.
         owners: `parameter_owners` of the model's graph and the module, if they are known already.
+        traced: the calls of the run that the names of nodes are of, if it was recorded.
     """
     nodes = list(model.graph)
     everywhere = list(owned_nodes(nodes))
@@ -95,7 +98,7 @@ def recover(
         # This exporter names an instance by the first of its names.
         known = owners.paths() if module is None else module_classes(module, aliases=False)
         modules = ModuleNames(known, complete=module is not None)
-        changed += _write_new(everywhere, scopes_from_names(everywhere, modules, owners))
+        changed += _write_new(everywhere, scopes_from_names(everywhere, modules, owners, traced))
     if reference is not None and not _all_known(nodes):
         changed += _write_new(nodes, scopes_from_reference(model.graph, reference.graph))
     if source in ("auto", "parameter") and not _all_known(nodes):

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
 from modelexport_passes.scopes.parameters import ParameterOwners, read_initializers
 from modelexport_passes.scopes.scope import Scope, Source
+from modelexport_passes.scopes.traced_calls import TracedCall, numbers_by_trace
 
 _REPLACED = re.compile(r"[A-Z][A-Za-z0-9]*(_\d+)?_(?!output_\d)\w+")
 _NUMBERED = re.compile(r"(.+)_(\d+)")
@@ -55,8 +56,17 @@ def tail(path: str) -> str:
     return ".".join(atoms[start:])
 
 
-def scopes_from_names(nodes: Iterable[ir.Node], modules: ModuleNames, owners: ParameterOwners) -> dict[ir.Node, Scope]:
-    """The scope of each node whose name tells it."""
+def scopes_from_names(
+    nodes: Iterable[ir.Node], modules: ModuleNames, owners: ParameterOwners, traced: TracedCall | None = None
+) -> dict[ir.Node, Scope]:
+    """The scope of each node whose name tells it.
+
+    Args:
+        nodes: in the order of the graph.
+        modules: those that are known.
+        owners: of the graph's parameters.
+        traced: the calls of the run that the names are of, if it was recorded.
+    """
     parts = _all_parts(nodes, modules)
     chains = _Chains(parts.values(), modules)
     events: dict[ir.Node, Event] = {}
@@ -70,7 +80,8 @@ def scopes_from_names(nodes: Iterable[ir.Node], modules: ModuleNames, owners: Pa
     root, innermost = call_tree(list(events.values()))
     resolution = _Resolution(modules, owned)
     resolution.resolve(root)
-    framed = call_frames(root, innermost, resolution.paths, modules.classes)
+    numbers = {} if traced is None else numbers_by_trace(root, resolution.paths, traced)
+    framed = call_frames(root, innermost, resolution.paths, modules.classes, numbers=numbers)
     return {
         node: Scope(frames, Source.DATAFLOW if concluded else resolution.sources[call])
         for node, call, (frames, concluded) in zip(events, innermost, framed, strict=True)
