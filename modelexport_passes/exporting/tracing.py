@@ -1,43 +1,91 @@
-"""Which module calls a model makes while it is traced, by forward hooks."""
+"""Which module calls a model makes while it is traced, by forward hooks, and which of them its results depend on."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import torch
 
+from modelexport_passes.exporting.module_calls import tensors_in
 from modelexport_passes.scopes.traced_calls import TracedCall
 
 
 @contextlib.contextmanager
 def traced_calls(model: torch.nn.Module) -> Generator[list[TracedCall]]:
     """Record the calls of the model itself, with those made in them, as often as it is traced meanwhile."""
-    paths = {module: path for path, module in model.named_modules()}
-    found: list[TracedCall] = []
-    running: list[TracedCall] = []
-    counts: Counter[str] = Counter()
-
-    def enter(module: torch.nn.Module, _args: Any) -> None:
-        if torch.jit.is_tracing():
-            call = TracedCall(paths[module], counts[paths[module]])
-            counts[call.path] += 1
-            (running[-1].made if running else found).append(call)
-            running.append(call)
-
-    def leave(module: torch.nn.Module, _args: Any, _result: Any) -> None:
-        # A call that ended in an error, which its caller caught, never left.
-        while torch.jit.is_tracing() and running and running.pop().path != paths[module]:
-            pass
-
+    recorder = _Recorder(model)
     handles: list[Any] = []
     try:
-        for module in paths:
-            handles.append(module.register_forward_pre_hook(enter))
-            handles.append(module.register_forward_hook(leave))
-        yield found
+        for module in recorder.paths:
+            handles.append(module.register_forward_pre_hook(recorder.enter))
+            handles.append(module.register_forward_hook(recorder.leave))
+        yield recorder.found
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Recorder:
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.paths = {module: path for path, module in model.named_modules()}
+        self.found: list[TracedCall] = []
+        self._running: list[TracedCall] = []
+        self._counts: Counter[str] = Counter()
+        self._returned: dict[TracedCall, list[Any]] = {}
+
+    def enter(self, module: torch.nn.Module, _args: Any) -> None:
+        if torch.jit.is_tracing():
+            path = self.paths[module]
+            call = TracedCall(path, self._counts[path])
+            self._counts[path] += 1
+            (self._running[-1].made if self._running else self.found).append(call)
+            self._running.append(call)
+
+    def leave(self, module: torch.nn.Module, _args: Any, result: Any) -> None:
+        while torch.jit.is_tracing() and self._running:  # a call that failed, which its caller caught, never left
+            call = self._running.pop()
+            if call.path == self.paths[module]:
+                self._returned[call] = _traced_values(result)
+                break
+        if not self._running and self._returned:
+            self._mark_unused()
+
+    def _mark_unused(self) -> None:
+        """Once all has run: a call whose results are on no way to the model's leaves nothing in a file."""
+        needed = _needed(self._returned[self.found[-1]])
+        for call, values in self._returned.items():
+            call.used = not values or any(value.unique() in needed for value in values)
+        self._returned.clear()
+
+
+def _traced_values(result: Any) -> list[Any]:
+    """The values of a trace that tensors stand for; none where one of them is not told."""
+    try:
+        # Torch has no public word for it.
+        return [torch._C._get_value_trace(tensor) for tensor in tensors_in(result)]  # pyright: ignore
+    except (AttributeError, RuntimeError):
+        return []
+
+
+def _needed(values: Iterable[Any]) -> set[int]:
+    """The numbers of all values that these are computed from."""
+    found: set[int] = set()
+    stack = list(values)
+    while stack:
+        value = stack.pop()
+        if value.unique() not in found:
+            found.add(value.unique())
+            stack.extend(_read_by(value.node()))
+    return found
+
+
+def _read_by(node: Any) -> Iterator[Any]:
+    """What a node of a trace reads, and what the bodies in it read."""
+    yield from node.inputs()
+    for block in node.blocks():
+        yield from block.outputs()
+        for inner in block.nodes():
+            yield from _read_by(inner)

@@ -20,11 +20,13 @@ class TracedCall:
         path: the first name of the module.
         call: which call of the module it is.
         made: the calls made in it, in order.
+        used: the results of the run depend on what it returned, as far as that is known.
     """
 
     path: str
     call: int = 0
     made: list[TracedCall] = field(default_factory=list["TracedCall"])
+    used: bool = True
 
 
 def numbers_by_trace(root: Call, paths: Mapping[Call, str], traced: TracedCall) -> dict[Call, int]:
@@ -41,15 +43,21 @@ def numbers_by_trace(root: Call, paths: Mapping[Call, str], traced: TracedCall) 
     stack = [(root, traced)]
     while stack:
         call, run = stack.pop()
-        first = _fit([paths[child] for child in call.children], run.made)
-        last = _fit([paths[child] for child in reversed(call.children)], run.made[::-1])
-        if first is None or last is None:
-            continue
-        for child, one, other in zip(call.children, first, reversed(last), strict=True):
+        wanted = [paths[child] for child in call.children]
+        fits = _fits(wanted, run.made)
+        if any(one is not other for one, other in fits):
+            fits = _fits(wanted, [made for made in run.made if made.used]) or fits
+        for child, (one, other) in zip(call.children, fits, strict=False):
             numbers[child] = one.call
             child.concluded |= one is not other
             stack.append((child, one))
     return numbers
+
+
+def _fits(paths: Sequence[str], made: Sequence[TracedCall]) -> list[tuple[TracedCall, TracedCall]]:
+    """For each path the first call and the last that it may be; empty where calls do not fit."""
+    first, last = _fit(paths, made), _fit(paths[::-1], made[::-1])
+    return list(zip(first, last[::-1], strict=True)) if first is not None and last is not None else []
 
 
 def _fit(paths: Sequence[str], made: Sequence[TracedCall]) -> list[TracedCall] | None:
