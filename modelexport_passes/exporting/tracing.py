@@ -48,7 +48,7 @@ class _Recorder:
         while torch.jit.is_tracing() and self._running:  # a call that failed, which its caller caught, never left
             call = self._running.pop()
             if call.path == self.paths[module]:
-                self._returned[call] = _traced_values(result)
+                self._returned[call] = _traced_values([result])
                 break
         if not self._running and self._returned:
             self._mark_unused()
@@ -61,11 +61,17 @@ class _Recorder:
         self._returned.clear()
 
 
-def _traced_values(result: Any) -> list[Any]:
-    """The values of a trace that tensors stand for; none where one of them is not told."""
+def _traced_values(results: list[Any]) -> list[Any]:
+    """The values of a trace that tensors stand for; none where one of them is not told.
+
+    Torch names a value after the variable that holds its tensor where it is asked for: no variable here holds one.
+    """
+    return _values_of(list(tensors_in(results)))
+
+
+def _values_of(tensors: list[torch.Tensor]) -> list[Any]:
     try:
-        # Torch has no public word for it.
-        return [torch._C._get_value_trace(tensor) for tensor in tensors_in(result)]  # pyright: ignore
+        return list(map(torch._C._get_value_trace, tensors))  # pyright: ignore - torch has no public word for it
     except (AttributeError, RuntimeError):
         return []
 

@@ -99,10 +99,31 @@ def call_tree(events: Sequence[Event], *, by_reads: bool = False) -> tuple[Call,
 
 def _children(events: Sequence[Event], call: Call, depth: int, *, by_reads: bool) -> Iterator[Call]:
     for key, runs in _runs(events, call.events, depth).items():
+        children: list[Call] = []
         for run in _joined_by_reads(events, runs) if by_reads else _joined(events, runs):
             cuts, concluded = _cuts(events, run, depth + 1)
             for start, end in zip([0, *cuts], [*cuts, len(run)], strict=True):
-                yield Call(key, call, concluded=concluded, events=run[start:end])
+                children.append(Call(key, call, concluded=concluded, events=run[start:end]))
+        _return_constants(events, children, depth + 1)
+        yield from children
+
+
+def _return_constants(events: Sequence[Event], calls: Sequence[Call], depth: int) -> None:
+    """A numbered constant that stands in another call goes to the call of its number."""
+    if len(calls) < 2:
+        return
+    numbered = [
+        (index, number, call)
+        for call in calls
+        for index in call.events
+        if (number := events[index].number) is not None and len(events[index].chain) == depth
+    ]
+    of_number = {number: call for index, number, call in reversed(numbered) if events[index].ends}
+    for index, number, call in numbered:
+        owner = of_number.get(number, call)
+        if owner is not call and not events[index].ends and len(call.events) > 1:
+            call.events.remove(index)
+            owner.events = sorted([*owner.events, index])
 
 
 def _runs(events: Sequence[Event], indices: Sequence[int], depth: int) -> dict[str, list[list[int]]]:
