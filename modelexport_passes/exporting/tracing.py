@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -30,14 +31,15 @@ def traced_calls(model: torch.nn.Module) -> Generator[list[TracedCall]]:
 
 class _Recorder:
     def __init__(self, model: torch.nn.Module) -> None:
-        self.paths = {module: path for path, module in model.named_modules()}
+        modules = cast("Iterator[tuple[str, torch.nn.Module]]", model.named_modules())
+        self.paths = {module: path for path, module in modules}
         self.found: list[TracedCall] = []
         self._running: list[TracedCall] = []
         self._counts: Counter[str] = Counter()
         self._returned: dict[TracedCall, list[Any]] = {}
 
     def enter(self, module: torch.nn.Module, _args: Any) -> None:
-        if torch.jit.is_tracing():
+        if _is_tracing():
             path = self.paths[module]
             call = TracedCall(path, self._counts[path])
             self._counts[path] += 1
@@ -45,7 +47,7 @@ class _Recorder:
             self._running.append(call)
 
     def leave(self, module: torch.nn.Module, _args: Any, result: Any) -> None:
-        while torch.jit.is_tracing() and self._running:  # a call that failed, which its caller caught, never left
+        while _is_tracing() and self._running:  # a call that failed, which its caller caught, never left
             call = self._running.pop()
             if call.path == self.paths[module]:
                 self._returned[call] = _traced_values([result])
@@ -61,6 +63,10 @@ class _Recorder:
         self._returned.clear()
 
 
+def _is_tracing() -> bool:
+    return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+
+
 def _traced_values(results: list[Any]) -> list[Any]:
     """The values of a trace that tensors stand for; none where one of them is not told.
 
@@ -70,9 +76,11 @@ def _traced_values(results: list[Any]) -> list[Any]:
 
 
 def _values_of(tensors: list[torch.Tensor]) -> list[Any]:
+    # Torch has no public word for it.
+    value_of = getattr(importlib.import_module("torch._C"), "_get_value_trace", None)
     try:
-        return list(map(torch._C._get_value_trace, tensors))  # pyright: ignore - torch has no public word for it
-    except (AttributeError, RuntimeError):
+        return [] if value_of is None else list(map(value_of, tensors))
+    except RuntimeError:
         return []
 
 

@@ -89,7 +89,6 @@ def _missing(nodes: Sequence[tuple[str, int] | None]) -> dict[str, list[int]]:
     return missing
 
 
-
 def _split(name: str) -> tuple[str, int]:
     kind, _, number = name.rpartition("_")
     return (kind, int(number)) if kind and number.isdecimal() else (name, 0)

@@ -20,7 +20,14 @@ from modelexport_passes.scopes.parameters import VIEWS, ParameterOwners, read_in
 from modelexport_passes.scopes.scope import Frame, Scope, Source, scope_of
 
 _NEVER_CALLED = frozenset(
-    f"torch.nn.modules.container.{name}" for name in ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
+    f"torch.nn.modules.{name}"
+    for name in (
+        "container.ModuleList",
+        "container.ModuleDict",
+        "container.ParameterList",
+        "container.ParameterDict",
+        "linear.NonDynamicallyQuantizableLinear",
+    )
 )
 _IDLE = VIEWS | {"Constant", "Concat", "Shape", "Gather", "Expand", "CastLike"}
 """Operations that exporters share between the calls of a module, or place anywhere."""
@@ -182,7 +189,7 @@ class _Frames:
             for path in self.classes:
                 parent, _, atom = path.rpartition(".")
                 children[parent] = children.get(parent, True) and atom.isdecimal()
-            self._containers = {path for path, numbers in children.items() if numbers}
+            self._containers = {path for path, numbers in children.items() if numbers} | owners.uncalled
 
     def called(self, path: str) -> tuple[str, ...]:
         """The modules on a path that have calls, outermost first, without the root."""

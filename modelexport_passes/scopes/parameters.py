@@ -21,6 +21,8 @@ VIEWS = frozenset(
     {"Transpose", "Cast", "Identity", "DequantizeLinear", "QuantizeLinear", "Reshape", "Squeeze", "Unsqueeze", "Slice"}
 )
 _CHAIN = 6
+_PACKED = frozenset({"in_proj_weight", "in_proj_bias"})
+"""Parameters of ``torch.nn.MultiheadAttention``."""
 
 
 class ParameterOwners:
@@ -35,11 +37,15 @@ class ParameterOwners:
         known = None if modules is None else frozenset(modules)
         self._owner: dict[ir.Value, str] = {}
         self._read: dict[ir.Node, list[ir.Value]] = {}
+        self.uncalled: set[str] = set()
+        """Modules that are never called: torch's own attention reads the parameters of its last projection."""
         copies = [value for node in graph if node.op_type == "Identity" for value in node.outputs if _is_copy(value)]
         for value in [*graph.initializers.values(), *copies]:
             name = _state_name(value)
             if name is not None:
-                owner = name.rpartition(".")[0]
+                owner, _, attribute = name.rpartition(".")
+                if attribute in _PACKED:
+                    self.uncalled.add(f"{owner}.out_proj")
                 while known is not None and owner not in known:
                     owner = owner.rpartition(".")[0]
                 self._owner[value] = owner
