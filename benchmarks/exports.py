@@ -23,6 +23,7 @@ import torch
 from benchmarks.attribution_truth import KINDS, export_with_truth, wrapped
 from modelexport_passes.errors import VerificationError
 from modelexport_passes.exporting.record import TorchRun
+from modelexport_passes.exporting.tracing import traced_calls
 from modelexport_passes.scopes.recover import recover
 from modelexport_passes.scopes.scope import set_scope
 from modelexport_passes.scopes.walk import owned_nodes
@@ -95,13 +96,17 @@ def _make(case: ZooCase, exporter: str, found: Exports) -> None:
 def recorded(proto: onnx.ModelProto, kind: str, case: ZooCase) -> ir.Model:
     """An export as ``mx.export`` hands it out; a truth that its nodes carry stays.
 
-    The scopes of dynamo are kept with the file. Those of TorchScript are read off its names, and are read again.
+    The scopes of dynamo are kept with the file. Those of TorchScript are read off its names and the calls of the trace,
+    and are read again.
     """
     model = ir.from_proto(proto)
     if kind == "torchscript":
         for node in owned_nodes(model.graph):
             set_scope(node, None)
-        recover(model, source="name", module=wrapped(case)[0])
+        module, args = wrapped(case)
+        with traced_calls(module) as calls:
+            torch.jit.trace(module, args, check_trace=False, strict=False)  # pyright: ignore[reportPrivateImportUsage]
+        recover(model, source="name", module=module, traced=calls[0])
     recover(model)
     return model
 

@@ -16,7 +16,10 @@ from modelexport_passes.scopes.traced_calls import TracedCall
 
 @contextlib.contextmanager
 def traced_calls(model: torch.nn.Module) -> Generator[list[TracedCall]]:
-    """Record the calls of the model itself, with those made in them, as often as it is traced meanwhile."""
+    """Record the calls of the model itself, with those made in them, as often as it is traced meanwhile.
+
+    Scripted modules take no hooks: their calls are not recorded.
+    """
     recorder = _Recorder(model)
     handles: list[Any] = []
     try:
@@ -32,7 +35,8 @@ def traced_calls(model: torch.nn.Module) -> Generator[list[TracedCall]]:
 class _Recorder:
     def __init__(self, model: torch.nn.Module) -> None:
         modules = cast("Iterator[tuple[str, torch.nn.Module]]", model.named_modules())
-        self.paths = {module: path for path, module in modules}
+        scripted = cast("type", torch.jit.ScriptModule)  # pyright: ignore[reportPrivateImportUsage]
+        self.paths = {module: path for path, module in modules if not isinstance(module, scripted)}
         self.found: list[TracedCall] = []
         self._running: list[TracedCall] = []
         self._counts: Counter[str] = Counter()
