@@ -68,7 +68,7 @@ def _read_owners(node: ir.Node, owners: ParameterOwners) -> list[str]:
     A folded weight has no name of its own.
     """
     read = owners.of(node)
-    if read or node.op_type not in _PRODUCTS or not any(value.is_initializer() for value in node.inputs if value):
+    if read or node.op_type not in _PRODUCTS or not read_initializers(node):
         return read
     uses = list(node.outputs[0].uses())
     return owners.of(uses[0].node) if len(uses) == 1 and uses[0].node.op_type == "Add" else []
@@ -150,7 +150,9 @@ def _telling_reads(
     constant = constant_nodes(nodes)
     times = Counter((node.op_type, values) for node, values in read.items())
     return {
-        node: () if node in constant and times[node.op_type, values] == 1 else tuple(value.name for value in values)
+        node: ()
+        if node.op_type == "Shape" or (node in constant and times[node.op_type, values] == 1)
+        else tuple(value.name for value in values)
         for node, values in read.items()
     }
 
@@ -166,7 +168,7 @@ def _doubtful(readers: Sequence[ir.Node], events: Sequence[Event], root: Call, n
     work: dict[str, set[Hashable]] = {}
     found: set[str] = set()
     for call in root.walk():
-        reads = [(events[index].kind, events[index].reads) for index in call.events if events[index].reads]
+        reads = [one for index in call.events for one in dict.fromkeys(events[index].reads)]
         counts = Counter(reads)
         if reads and counts[reads[0]] > 1 and 2 * sum(count > 1 for count in counts.values()) > len(counts):
             found.add(call.key)

@@ -1,0 +1,180 @@
+"""Scopes of a file that kept its parameters' names and nothing else: which call, and how far it can be told."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+import modelexport_passes as mx
+from modelexport_passes.scopes.recover import recover
+
+
+class _Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).sin())
+
+
+class _Ended(nn.Module):
+    """A pair, and a projection that only some callers want; a scale that is a constant of the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair = _Pair()
+        self.end = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, *, end: bool) -> Tensor:
+        x = self.pair(x)
+        return self.end(x) if end else x
+
+
+class _Text(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(8, 4)
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x).tanh()
+
+
+def nameless(model: nn.Module, *args: Tensor, exporter: str = "dynamo") -> dict[str, set[str]]:
+    """Operator -> the calls it is given to, after all names but those of parameters are gone."""
+    # TorchScript transposes weights, and names them anew, where it is asked to fold constants.
+    folds = exporter == "torchscript"
+    exported = mx.export(model.eval(), args, exporter=exporter, optimize=folds)  # pyright: ignore[reportArgumentType]
+    for count, node in enumerate(exported.graph):
+        node.name = f"node_{count}"
+        node.metadata_props.clear()
+        for value in node.outputs:
+            if value not in exported.graph.outputs:
+                value.name = f"value_{count}"
+    for count, value in enumerate(list(exported.graph.initializers.values())):
+        if "::" in str(value.name):
+            value.name = f"weight_{count}"
+    recover(exported, source="parameter")
+    found: dict[str, set[str]] = {}
+    for node in exported.graph:
+        found.setdefault(node.op_type, set()).add(_call(node))
+    return found
+
+
+def _call(node: ir.Node) -> str:
+    scope = mx.scope_of(node)
+    return "?" if scope is None else str(scope.frames[-1])
+
+
+def test_a_call_in_which_most_is_read_again_may_be_two() -> None:
+    """The second call does without its last part: both are known only as far as their caller."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.ended = nn.Linear(4, 4), _Ended()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.ended(self.ended(self.head(x), end=True).exp(), end=False)
+
+    found = nameless(Net(), torch.randn(2, 4))
+    assert found["Sin"] == found["Exp"] == {""}
+
+
+def test_what_is_read_once_before_a_loop_leaves_the_module_one_call() -> None:
+    """A call begins with what it reads first: where that is not read again, the rest ran again in one call."""
+
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.start, self.pair = nn.Linear(4, 4), _Pair()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.pair(self.pair(self.start(x)).exp())
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.loop, self.end = Loop(), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.end(self.loop(x))
+
+    found = nameless(Net(), torch.randn(2, 4))
+    assert found["Sin"] == {"loop.pair", "loop.pair@1"}
+
+
+def test_a_weight_without_a_name_does_not_hide_another_call() -> None:
+    """TorchScript keeps a bias by name and the weight by a number; both calls are told by the biases."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.start, self.pair, self.end = nn.Linear(4, 4), _Pair(), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.end(self.pair(self.pair(self.start(x)).exp()))
+
+    found = nameless(Net(), torch.randn(2, 3, 4), exporter="torchscript")
+    assert found["Sin"] == {"pair", "pair@1"}
+
+
+def test_a_lifted_constant_is_read_by_another_name_in_each_call() -> None:
+    """Torch lifts a tensor in a module's code once for each call: it tells nothing of calls."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pair = _Pair()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.pair(x) / torch.tensor([1.0, 2.0, 3.0, 4.0])
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.scaled = nn.Linear(4, 4), Scaled()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scaled(self.scaled(self.head(x)).exp())
+
+    found = nameless(Net(), torch.randn(2, 4))
+    assert found["Sin"] == {"scaled.pair", "scaled.pair@1"}
+    assert found["Div"] == {"scaled", "scaled@1"}
+    assert found["Exp"] == {""}
+
+
+def test_what_runs_while_another_module_runs_is_not_given_to_a_module_called_in_part() -> None:
+    """A caller that takes only the embedding of its text model works on it itself."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.text, self.picture = _Text(), nn.Linear(4, 4)
+
+        def forward(self, tokens: Tensor, picture: Tensor) -> Tensor:
+            words = self.text.embedding(tokens)
+            seen = self.picture(picture)
+            return self.text(words.exp()) + seen
+
+    found = nameless(Net(), torch.tensor([[1, 2]]), torch.randn(1, 2, 4))
+    assert found["Exp"] == {""}
+
+
+def test_the_last_projection_of_torchs_attention_is_never_called() -> None:
+    """The attention reads its parameters itself."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.start, self.attention, self.end = nn.Linear(4, 4), nn.MultiheadAttention(4, 2), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.start(x)
+            return self.end(self.attention(x, x, x)[0])
+
+    found = nameless(Net(), torch.randn(3, 2, 4))
+    assert not any("out_proj" in call for operator in found.values() for call in operator)
+
