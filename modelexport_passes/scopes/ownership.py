@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from itertools import takewhile
+from itertools import groupby, takewhile
 
 import onnx_ir as ir
 
@@ -58,6 +58,7 @@ def scopes_from_parameters(
             found[node] = Scope(next(iter(stacks)), Source.PARAMETER)
         elif not stacks:
             by_path[node] = path
+    by_path = _without_resized(by_path)
     frames = _Frames(owners, classes)
     return found | _numbered(_without_tied(by_path, frames), frames, nodes, owners)
 
@@ -85,6 +86,15 @@ def _owner(paths: Sequence[str]) -> str | None:
     return ".".join(common) if common or not any(paths) else None
 
 
+def _without_resized(paths: Mapping[ir.Node, str]) -> dict[ir.Node, str]:
+    """No module resizes its own parameters: a table of positions that is only resized is read by the module around."""
+    kinds: dict[str, set[str]] = {}
+    for node, path in paths.items():
+        kinds.setdefault(path, set()).add(node.op_type)
+    resized = {path for path, found in kinds.items() if "Resize" in found and found <= {"Resize", "Shape"}}
+    return {node: path.rpartition(".")[0] if path in resized else path for node, path in paths.items()}
+
+
 def _without_tied(paths: Mapping[ir.Node, str], frames: _Frames) -> dict[ir.Node, str]:
     """Leave out an operation that reads a parameter of a module that is not running.
 
@@ -92,17 +102,18 @@ def _without_tied(paths: Mapping[ir.Node, str], frames: _Frames) -> dict[ir.Node
     belongs only if the operations next to it are of the caller of that owner.
     """
     readers = Counter(value for node in paths for value in set(read_initializers(node)))
-    nodes = list(paths)
+    runs = [list(run) for _, run in groupby(paths, key=paths.__getitem__)]
     kept: dict[ir.Node, str] = {}
-    for place, node in enumerate(nodes):
-        path = paths[node]
+    for place, run in enumerate(runs):
+        path = paths[run[0]]
         caller = frames.called(path)[:-1]
         beside = [
-            frames.called(paths[other]) for other in (*nodes[max(place - 1, 0) : place], *nodes[place + 1 : place + 2])
+            frames.called(paths[other[0]]) for other in (*runs[max(place - 1, 0) : place], *runs[place + 1 : place + 2])
         ]
-        shared = all(readers[value] > 1 for value in read_initializers(node))
-        if not shared or not caller or any(other[: len(caller)] == caller for other in beside):
-            kept[node] = path
+        at_home = not caller or any(other[: len(caller)] == caller for other in beside)
+        for node in run:
+            if at_home or not all(readers[value] > 1 for value in read_initializers(node)):
+                kept[node] = path
     return kept
 
 

@@ -177,4 +177,3 @@ def test_the_last_projection_of_torchs_attention_is_never_called() -> None:
 
     found = nameless(Net(), torch.randn(3, 2, 4))
     assert not any("out_proj" in call for operator in found.values() for call in operator)
-
