@@ -67,6 +67,18 @@ def test_repeated_operations_without_parameters_are_one_call() -> None:
     assert tree(op("b", "Relu"), op("b", "Relu")) == ["b@0", "b@0"]
 
 
+def test_a_numbered_constant_is_of_the_call_of_its_number() -> None:
+    """Exporters move constants: one that stands in the first call and carries the second's number is the second's."""
+    early = op("a", "Constant", number=1, ends=False)
+    assert tree(op("a", number=0), early, op("a", number=0), op("", "Add"), op("a", number=1)) == [
+        "a@0",
+        "a@1",
+        "a@0",
+        "",
+        "a@1",
+    ]
+
+
 def test_a_moved_operation_does_not_break_the_call_it_stands_in() -> None:
     """Exporters move operations: a stretch goes on where a numbered call goes on."""
     events = [op("a x", number=0), op("b y", number=0), op("a x", number=0), op("b y", number=0)]

@@ -177,3 +177,41 @@ def test_the_last_projection_of_torchs_attention_is_never_called() -> None:
 
     found = nameless(Net(), torch.randn(3, 2, 4))
     assert not any("out_proj" in call for operator in found.values() for call in operator)
+
+
+def test_a_table_that_is_only_resized_is_read_by_the_module_around() -> None:
+    """Its own module would look up rows in it."""
+
+    class Embeddings(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.position = nn.Conv2d(3, 4, 2), nn.Embedding(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            table = self.position.weight.reshape(1, 4, 2, 2)
+            return self.patch(x) + nn.functional.interpolate(table, size=(3, 3), mode="bilinear")
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embeddings, self.end = Embeddings(), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.end(self.embeddings(x))
+
+    found = nameless(Net(), torch.randn(1, 3, 4, 4))
+    assert found["Resize"] == {"embeddings"}
+
+
+def test_asking_for_the_shape_of_a_weight_is_no_second_use() -> None:
+    """A convolution whose kernel's size is asked for is called once, and known."""
+
+    model = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["": 20]> g (float[1,1,4,4] x) => (float[1,1,4,4] y) '
+        "<float[1,1,1,1] v = {1.0}, float[1,1,1,1] w = {1.0}> {"
+        " a = Conv(x, v) s = Shape(w) b = Conv(a, w) y = Relu(b) }"
+    )
+    model.graph.initializers["v"].name = "start.weight"
+    model.graph.initializers["w"].name = "conv.weight"
+    recover(model, source="parameter")
+    assert _call(model.graph[2]) == "conv"
