@@ -205,7 +205,6 @@ def test_a_table_that_is_only_resized_is_read_by_the_module_around() -> None:
 
 def test_asking_for_the_shape_of_a_weight_is_no_second_use() -> None:
     """A convolution whose kernel's size is asked for is called once, and known."""
-
     model = ir.from_onnx_text(
         '<ir_version: 10, opset_import: ["": 20]> g (float[1,1,4,4] x) => (float[1,1,4,4] y) '
         "<float[1,1,1,1] v = {1.0}, float[1,1,1,1] w = {1.0}> {"
