@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from modelexport_passes.scopes.calls import Call
 
@@ -36,15 +37,16 @@ def dropped_calls(root: Call, names: Sequence[str | None]) -> dict[Call, int]:
     found: dict[Call, int] = {}
     if not missing:
         return found
+    # How many operations before each are of a kind that has numbers missing: most calls have none, and are passed over.
+    lacking = [0, *accumulate(node is not None and node[0] in missing for node in numbered)]
     before: dict[str, Call] = {}
     for call in sorted(root.walk(), key=lambda call: call.events[0]):
         last = before.get(call.key)
         before[call.key] = call
-        nodes = {node for index in call.events if (node := numbered[index]) is not None}
-        kinds = Counter(kind for kind, _ in nodes)
         gaps: list[float] = []
-        if sum(kind in missing for kind in kinds) >= _AGREEING * max(len(kinds), 1):
-            gaps = _gaps(nodes, kinds, [] if last is None else [numbered[index] for index in last.events], missing)
+        if lacking[call.events[-1] + 1] > lacking[call.events[0]]:
+            nodes = {node for index in call.events if (node := numbered[index]) is not None}
+            gaps = _gaps(nodes, [] if last is None else [numbered[index] for index in last.events], missing)
         # Other modules' calls may be missing there as well: what most kinds have in common counts.
         shared = sorted(gaps)[round((1 - _AGREEING) * len(gaps))] if len(gaps) > 1 else sum(gaps)
         if shared >= 1:
@@ -56,11 +58,16 @@ def dropped_calls(root: Call, names: Sequence[str | None]) -> dict[Call, int]:
 
 def _gaps(
     nodes: set[tuple[str, int]],
-    kinds: Mapping[str, int],
     last: Sequence[tuple[str, int] | None],
     missing: Mapping[str, Sequence[int]],
 ) -> list[float]:
-    """Per kind of fx node in a call, how many such calls the numbers missing since the last call would make up."""
+    """Per kind of fx node in a call, how many such calls the numbers missing since the last call would make up.
+
+    Empty where most kinds have no numbers missing at all.
+    """
+    kinds = Counter(kind for kind, _ in nodes)
+    if sum(kind in missing for kind in kinds) < _AGREEING * len(kinds):
+        return []
     since: dict[str, int] = {}
     for node in last:
         if node is not None:
