@@ -161,9 +161,7 @@ def _telling_reads(
     constant = constant_nodes(nodes)
     times = Counter((node.op_type, values) for node, values in read.items())
     return {
-        node: ()
-        if node.op_type == "Shape" or (node in constant and times[node.op_type, values] == 1)
-        else tuple(value.name for value in values)
+        node: () if node in constant and times[node.op_type, values] == 1 else tuple(value.name for value in values)
         for node, values in read.items()
     }
 

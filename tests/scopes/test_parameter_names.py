@@ -203,7 +203,7 @@ def test_a_table_that_is_only_resized_is_read_by_the_module_around() -> None:
     assert found["Resize"] == {"embeddings"}
 
 
-def test_asking_for_the_shape_of_a_weight_is_no_second_use() -> None:
+def test_what_is_computed_of_a_weight_alone_is_no_second_call() -> None:
     """A convolution whose kernel's size is asked for is called once, and known."""
     model = ir.from_onnx_text(
         '<ir_version: 10, opset_import: ["": 20]> g (float[1,1,4,4] x) => (float[1,1,4,4] y) '
