@@ -171,7 +171,7 @@ def _doubtful(readers: Sequence[ir.Node], events: Sequence[Event], root: Call, n
 
     A module that runs again reads the same parameters again, and does the same with them. Where it does not, another
     module has parameters of it (an encoder and a decoder that share weights) and no name of its own. And a call in
-    which every parameter is read again may be two that run into each other.
+    which what is read first is read again, and most of the rest, may be two that run into each other.
     """
     places = {node: place for place, node in enumerate(nodes)}
     work: dict[str, set[Hashable]] = {}
