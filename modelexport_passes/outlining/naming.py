@@ -9,7 +9,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from modelexport_passes.outlining.flow import Wire
-from modelexport_passes.outlining.order import is_view_of_weight
+from modelexport_passes.outlining.margins import is_view_of_weight
 from modelexport_passes.outlining.regions import Frames, Region
 from modelexport_passes.outlining.sharing import Column
 from modelexport_passes.outlining.state import Named, State, local_names

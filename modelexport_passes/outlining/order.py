@@ -1,20 +1,22 @@
-"""Bodies that are equal up to the order of their operations, or up to where a weight is copied or transposed.
+"""Bodies that are equal up to the order of their operations, or up to light operations at their edges.
 
 Two like modules may run independent operations in another order, and an exporter may store one layer's weight
-transposed where it transposes the next one's in the graph, or make it a copy of an equal one. Where the plain bodies of
-a class differ, each is brought into one order that only its structure decides; if they are equal then, wire by wire,
-the later ones take the order of the first. What else they differ in are views of weights (`_VIEWS`): these move to the
-caller, and the call passes them as it passes a weight.
+transposed where it transposes the next one's in the graph, or fold a shape in the one that it computes in the other.
+Where the plain bodies of a class differ, each is brought into one order that only its structure decides; if they are
+equal then, wire by wire, the later ones take the order of the first. The same is tried without the margins
+(`margins.py`); what not all bodies have in these moves to the caller.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterable, MutableMapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Hashable, MutableMapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from modelexport_passes.outlining.flow import Op, Wire
+from modelexport_passes.outlining.canonical import Kind, common_kinds, kind_of
+from modelexport_passes.outlining.flow import Op
+from modelexport_passes.outlining.margins import OUTSIDE, Body, Leaving, Margin, find_margin, keep_common, read_body
 
 if TYPE_CHECKING:
     from modelexport_passes.outlining.layout import Item
@@ -24,24 +26,21 @@ if TYPE_CHECKING:
 Alike = MutableMapping[Hashable, "list[Region]"]
 """Key of a body -> the regions that have it."""
 
-Moved = dict["Region", list[Op]]
+Moved = dict["Region", Leaving]
 """Region -> operations that are to lie in its caller."""
 
-_VIEWS = frozenset({"Identity", "Transpose"})
-_OUTSIDE = (-1, 0)
 
-
-def unite_up_to_order(alike: Alike, level: Sequence[Region], bodies: Bodies, *, views: bool) -> Moved:
-    """Put regions of one class together whose bodies are equal up to order and, with ``views``, views of weights.
+def unite_up_to_order(alike: Alike, level: Sequence[Region], bodies: Bodies, *, margins: bool) -> Moved:
+    """Put regions of one class together whose bodies are equal up to order and, with ``margins``, up to these.
 
     Args:
         alike: the regions of a level by their plain bodies; those that are found equal are put under the first's key.
         level: the same regions in call order.
         bodies: the regions on their way to functions; those that are put to others take their order.
-        views: look through views of weights.
+        margins: look through what differs at the edges of bodies.
 
     Returns:
-        The views that are to move to the callers so that the bodies are equal.
+        What is to move to the callers so that the bodies are equal.
     """
     by_class: dict[str, list[Hashable]] = defaultdict(list)
     for key, regions in alike.items():
@@ -50,9 +49,9 @@ def unite_up_to_order(alike: Alike, level: Sequence[Region], bodies: Bodies, *, 
     several = [keys for keys in by_class.values() if len(keys) > 1]
     united = False
     for keys in several:
-        left = _unite(keys, alike, bodies, None)
-        if views and len(left) > 1:
-            left = _unite(left, alike, bodies, moved)
+        left = _unite(keys, alike, bodies)
+        if margins and len(left) > 1:
+            left = _unite_but_for_margins(left, alike, bodies, moved)
         united = united or len(left) < len(keys)
     if united:
         # Those first called come first: their nodes become the bodies.
@@ -62,71 +61,115 @@ def unite_up_to_order(alike: Alike, level: Sequence[Region], bodies: Bodies, *, 
     return moved
 
 
-def _unite(keys: Sequence[Hashable], alike: Alike, bodies: Bodies, moved: Moved | None) -> list[Hashable]:
-    """Unite those of one class; returns the keys that are left. Views move if there is where to note them."""
+class _Member(NamedTuple):
+    """The regions of one plain body.
+
+    Attributes:
+        key: under which they stand.
+        order: positions of the items that are compared, in canonical order.
+        margin: what is not compared.
+    """
+
+    key: Hashable
+    order: list[int]
+    margin: Margin = Margin()
+
+
+def _unite(keys: Sequence[Hashable], alike: Alike, bodies: Bodies) -> list[Hashable]:
+    """Unite those of one class that differ in order; returns the keys that are left."""
     numbers: dict[Hashable, int] = {}
-    found: dict[Hashable, list[tuple[Hashable, list[int]]]] = defaultdict(list)
+    found: dict[Hashable, list[_Member]] = defaultdict(list)
     for key in keys:
-        regions = alike[key]
-        left_out = set[int]() if moved is None else _views(regions, bodies)
-        order, form = _canonical_form(bodies.layout[regions[0]], left_out, bodies, numbers)
-        found[form].append((key, order))
+        order, form = _canonical_form(bodies.layout[alike[key][0]], (), bodies, numbers)
+        found[form].append(_Member(key, order))
     for members in found.values():
         if len(members) > 1:
-            _take_order_of_first(members, alike, bodies, moved)
-    return [members[0][0] for members in found.values()]
+            _take_order_of_first(members, [_numbered(member.order) for member in members], alike, bodies)
+    return [members[0].key for members in found.values()]
+
+
+def _unite_but_for_margins(keys: Sequence[Hashable], alike: Alike, bodies: Bodies, moved: Moved) -> list[Hashable]:
+    """Unite those of one class that differ in their margins; returns the keys that are left."""
+    numbers: dict[Hashable, int] = {}
+    found: dict[Hashable, list[_Member]] = defaultdict(list)
+    left: list[Hashable] = []
+    for key in keys:
+        margin = find_margin(alike[key], bodies)
+        items = bodies.layout[alike[key][0]]
+        order, form = _canonical_form(items, margin.all, bodies, numbers)
+        if order:
+            found[form].append(_Member(key, order, margin))
+        else:
+            left.append(key)  # all of it is margin
+    for members in found.values():
+        first, *others = members
+        left.append(first.key)
+        equal = [first]
+        for other in others:
+            if _may_share([first, other], alike, bodies):
+                equal.append(other)
+            else:
+                left.append(other.key)
+        if len(equal) > 1:
+            _take_order_of_first(equal, _common_places(equal, alike, bodies), alike, bodies, moved)
+    return left
+
+
+def _common_places(members: Sequence[_Member], alike: Alike, bodies: Bodies) -> list[dict[int, int]]:
+    """For each body, the positions of what stays in it, with numbers that are common to all."""
+    found: list[Body] = [
+        read_body(bodies.layout[alike[member.key][0]], member.margin, member.order, bodies) for member in members
+    ]
+    keep_common(found)
+    return [body.places for body in found]
+
+
+def _may_share(members: Sequence[_Member], alike: Alike, bodies: Bodies) -> bool:
+    """Whether what comes from outside is of one dtype and rank, and something of what is compared is used outside."""
+    known: list[Kind] | None = None
+    for member in members:
+        for region in alike[member.key]:
+            items = bodies.layout[region]
+            kept = [items[at] for at in member.order]
+            made = {wire for item in kept for wire in bodies.results_of(item)}
+            reads = [wire for item in kept for wire in bodies.reads_of(item) if wire is not None]
+            kinds = [kind_of(wire) for wire in reads if wire not in made]
+            known = kinds if known is None else common_kinds(known, kinds)
+            if known is None:
+                return False
+            behind = {wire for at in member.margin.back for wire in bodies.reads_of(items[at])}
+            if made.isdisjoint(bodies.results[region]) and made.isdisjoint(behind):
+                return False
+    return True
+
+
+def _numbered(order: Sequence[int]) -> dict[int, int]:
+    return {at: place for place, at in enumerate(order)}
 
 
 def _take_order_of_first(
-    members: Sequence[tuple[Hashable, list[int]]], alike: Alike, bodies: Bodies, moved: Moved | None
+    members: Sequence[_Member],
+    places: Sequence[dict[int, int]],
+    alike: Alike,
+    bodies: Bodies,
+    moved: Moved | None = None,
 ) -> None:
-    (first, canonical), *others = members
-    rank = {at: place for place, at in enumerate(canonical)}
-    places = [rank[at] for at in sorted(rank)]
-    for key, order in members:
-        kept = set(order)
-        for region in alike[key]:
+    """Let all regions have the items in the order of the first; what has no place is noted to move."""
+    first = members[0]
+    sequence = [places[0][at] for at in sorted(places[0])]
+    for member, kept in zip(members, places, strict=True):
+        position = {place: at for at, place in kept.items()}
+        for region in alike[member.key]:
             items = bodies.layout[region]
-            left_out = [item for at, item in enumerate(items) if at not in kept and isinstance(item, Op)]
+            left_out = [(at, item) for at, item in enumerate(items) if at not in kept and isinstance(item, Op)]
+            bodies.layout[region] = [items[position[place]] for place in sequence]
             if moved is not None and left_out:
-                moved[region] = left_out
-            # What is left out stays in front until it moves: it needs nothing but weights.
-            bodies.layout[region] = [*left_out, *(items[order[place]] for place in places)]
-    for key, _ in others:
-        alike[first] += alike.pop(key)
-
-
-def _views(regions: Iterable[Region], bodies: Bodies) -> set[int]:
-    """Positions of items that, in all regions of one body, are a view of a weight which nothing outside reads."""
-    common: set[int] | None = None
-    for region in regions:
-        results = set(bodies.results[region])
-        made: set[Wire] = set()
-        found: set[int] = set()
-        for at, item in enumerate(bodies.layout[region]):
-            if isinstance(item, Op) and _is_view(item, made) and results.isdisjoint(item.outs):
-                made.update(item.outs)
-                found.add(at)
-        common = found if common is None else common & found
-        if not common:
-            break
-    return common or set()
-
-
-def _is_view(op: Op, views: Collection[Wire]) -> bool:
-    if op.node.op_type not in _VIEWS or op.node.domain not in ("", "ai.onnx") or len(op.ins) != 1:
-        return False
-    wire = op.ins[0]
-    return wire is not None and (wire.is_weight or wire in views)
-
-
-def is_view_of_weight(wire: Wire) -> bool:
-    """A copy or a transposition of a weight."""
-    while (op := wire.producer) is not None:
-        if op.node.op_type not in _VIEWS or op.node.domain not in ("", "ai.onnx") or op.ins[0] is None:
-            return False
-        wire = op.ins[0]
-    return wire.is_weight
+                moved[region] = Leaving(
+                    [item for at, item in left_out if at in member.margin.front],
+                    [item for at, item in left_out if at in member.margin.back],
+                )
+    for member in members[1:]:
+        alike[first.key] += alike.pop(member.key)
 
 
 def _canonical_form(
@@ -140,7 +183,7 @@ def _canonical_form(
     keys = {at: bodies.item_key(items[at]) for at in kept}
     maker = {wire: (at, out) for at in kept for out, wire in enumerate(bodies.results_of(items[at]))}
     reads = {
-        at: [None if wire is None else maker.get(wire, _OUTSIDE) for wire in bodies.reads_of(items[at])] for at in kept
+        at: [None if wire is None else maker.get(wire, OUTSIDE) for wire in bodies.reads_of(items[at])] for at in kept
     }
     order = _order(kept, _colours(kept, keys, reads, numbers), reads)
     place = {at: number for number, at in enumerate(order)}
@@ -181,7 +224,7 @@ def _order(kept: Sequence[int], colours: dict[int, int], reads: Reads) -> list[i
     waiting: dict[int, int] = {}
     readers: dict[int, list[int]] = defaultdict(list)
     for at in kept:
-        producers = {read[0] for read in reads[at] if read is not None and read != _OUTSIDE}
+        producers = {read[0] for read in reads[at] if read is not None and read != OUTSIDE}
         waiting[at] = len(producers)
         for producer in producers:
             readers[producer].append(at)

@@ -25,6 +25,7 @@ from modelexport_passes.outlining.canonical import (
 )
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
+from modelexport_passes.outlining.margins import Leaving
 from modelexport_passes.outlining.order import unite_up_to_order
 from modelexport_passes.outlining.placement import return_to_original
 from modelexport_passes.outlining.regions import Region
@@ -147,7 +148,7 @@ def share(bodies: Bodies) -> None:
         alike: dict[Hashable, list[Region]] = defaultdict(list)
         for region in level:
             alike[_body_key(region, bodies)].append(region)
-        moved = unite_up_to_order(alike, level, bodies, views=lift)
+        moved = unite_up_to_order(alike, level, bodies, margins=lift)
         if moved:
             _move_to_callers(moved, bodies)
         if lift:
@@ -263,7 +264,7 @@ def _outside_uses(region: Region, bodies: Bodies) -> list[Wire]:
 
 def _lift_differing(groups: Iterable[Sequence[Region]], bodies: Bodies) -> None:
     """Move the constants in which regions that are else alike differ out of them, in front of their calls."""
-    moved: dict[Region, list[Op]] = {}
+    moved: dict[Region, Leaving] = {}
     for instances in groups:
         rows = zip(*(bodies.layout[region] for region in instances), strict=True) if len(instances) > 1 else ()
         for row in rows:
@@ -272,22 +273,25 @@ def _lift_differing(groups: Iterable[Sequence[Region]], bodies: Bodies) -> None:
             constants = [item for item in row if isinstance(item, Op) and is_constant(item)]
             if len(constants) == len(row) and len({constant_content(op) for op in constants}) > 1:
                 for region, op in zip(instances, constants, strict=True):
-                    moved.setdefault(region, []).append(op)
+                    moved.setdefault(region, Leaving([], [])).before.append(op)
     if moved:
         _move_to_callers(moved, bodies)
 
 
-def _move_to_callers(moved: Mapping[Region, Sequence[Op]], bodies: Bodies) -> None:
-    before_call: dict[Region, list[Op]] = defaultdict(list)
+def _move_to_callers(moved: Mapping[Region, Leaving], bodies: Bodies) -> None:
     originals: dict[Op, None] = {}
-    for region, ops in moved.items():
-        leaving = set(ops)
-        bodies.layout[region] = [item for item in bodies.layout[region] if item not in leaving]
+    around: dict[Region, Leaving] = {}
+    for region, leaving in moved.items():
+        ops = {*leaving.before, *leaving.behind}
+        bodies.layout[region] = [item for item in bodies.layout[region] if item not in ops]
+        _settle_results(region, leaving, bodies)
         assert region.parent is not None
+        around[region] = Leaving([], leaving.behind)
         for op in ops:
+            op.region = region.parent
+        for op in leaving.before:
             if region.parent is not bodies.root or op.copy_of is None:
-                op.region = region.parent
-                before_call[region].append(op)
+                around[region].before.append(op)
                 continue
             if op.copy_of[0].producer is not None:
                 originals[op.copy_of[0].producer] = None
@@ -297,8 +301,20 @@ def _move_to_callers(moved: Mapping[Region, Sequence[Op]], bodies: Bodies) -> No
         # A constant that the main graph has already may stand behind the call that now needs it.
         items: list[Item] = list(originals) if caller is bodies.root else []
         for item in bodies.layout[caller]:
-            if isinstance(item, Region):
-                items.extend(before_call.get(item, ()))
-            if item not in originals:
+            leaving = around.get(item) if isinstance(item, Region) else None
+            if leaving is not None:
+                items += [*leaving.before, item, *leaving.behind]
+            elif item not in originals:
                 items.append(item)
         bodies.layout[caller] = items
+
+
+def _settle_results(region: Region, leaving: Leaving, bodies: Bodies) -> None:
+    """What leaves a region is no result of it any more; what is needed behind the call is."""
+    gone = {wire for op in (*leaving.before, *leaving.behind) for wire in op.outs}
+    needed = {wire for op in leaving.behind for wire in op.reads()}
+    if gone.isdisjoint(bodies.results[region]) and not needed:
+        return
+    needed.update(bodies.results[region])
+    made = (wire for item in bodies.layout[region] for wire in bodies.results_of(item))
+    bodies.results[region] = [wire for wire in made if wire in needed]
