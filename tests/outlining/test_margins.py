@@ -89,6 +89,14 @@ def test_data_is_moved_in_front_of_a_call_and_behind() -> None:
     assert _kinds(model.graph) == ["Transpose", "Block", "Block", "Transpose", "Transpose", "Tanh"]
 
 
+def test_what_only_the_back_of_each_body_takes_is_given() -> None:
+    """One layer ends with a Transpose, the other with an Identity: the call gives what these take."""
+    text = MOVED.replace("c = Softmax <axis = 0> (b)", "w = Identity(b)  c = Softmax <axis = 0> (w)")
+    model = outlined(text, {**MOVED_SCOPES, "w": FIRST})
+    assert _kinds(model.functions["pkg", "Block", ""]) == ["Softmax", "Tanh"]
+    assert _kinds(model.graph) == ["Transpose", "Block", "Identity", "Block", "Transpose", "Transpose", "Tanh"]
+
+
 def test_margins_go_out_through_all_modules_around() -> None:
     """A shape that a module in the module computes from the input of both lies in front of the outer call."""
     inner = {name: f"{scope}/Attention.attn" for name, scope in FOLDED_SCOPES.items()}
@@ -117,8 +125,10 @@ def test_margins_go_out_through_all_modules_around() -> None:
          {**MOVED_SCOPES, "t0": FIRST}),
         # What only moves data may go behind a call, arithmetic not.
         (MOVED.replace("v = Transpose <perm = [1, 0]> (u)", "v = Neg(u)").replace("[3,2]", "[2,3]"), MOVED_SCOPES),
+        # What the body's work needs cannot run behind the call.
+        (MOVED.replace("b = Tanh(a)", "b0 = Identity(a)  b = Tanh(b0)"), {**MOVED_SCOPES, "b0": FIRST}),
     ],
-    ids=["inner shape", "work", "arithmetic behind"],
+    ids=["inner shape", "work", "arithmetic behind", "in the middle"],
 )  # fmt: skip
 def test_what_is_no_margin_keeps_bodies_apart(text: str, scopes: dict[str, str]) -> None:
     """Work, and what needs work that was done inside, stays inside."""
