@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.pass_base import Outcome
@@ -21,6 +20,7 @@ from modelexport_passes.surgery.body import (
     reachable,
     separate_outputs,
 )
+from modelexport_passes.surgery.inference import infer_types
 from modelexport_passes.surgery.rooting import from_root, to_root
 
 
@@ -97,7 +97,7 @@ def _type_outputs(body: ir.Model) -> list[int]:
     untyped = [at for at, value in enumerate(body.graph.outputs) if value.dtype is None]
     if untyped:
         typed = body.clone()
-        ShapeInferencePass(check_type=False, strict_mode=False)(typed)
+        infer_types(typed)
         for at in untyped:
             body.graph.outputs[at].type = typed.graph.outputs[at].type
     return untyped

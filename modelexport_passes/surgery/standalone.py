@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.outlining.placement import EMBED_LIMIT
@@ -14,6 +13,7 @@ from modelexport_passes.scopes.ledger import ORIGIN_KEY
 from modelexport_passes.scopes.relative import Frames
 from modelexport_passes.scopes.scope import Frame, Scope, Source, set_scope
 from modelexport_passes.scopes.walk import has_bodies, owned_nodes, subgraphs_of
+from modelexport_passes.surgery.inference import infer_types
 from modelexport_passes.surgery.rooting import Rooting
 from modelexport_passes.unique_names import Names
 
@@ -35,7 +35,7 @@ def stand_alone(model: ir.Model, call: ir.Node, frames: Frames) -> None:
     """
     function = model.functions[call.op_identifier()]
     if any(value is not None and value.type is None for value in (*call.inputs, *call.outputs)):
-        ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        infer_types(model)
     _bind_attributes(function, call)
     rooting = Rooting(model, call, frames)
     rooting.body(function)

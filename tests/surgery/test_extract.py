@@ -281,3 +281,27 @@ def test_a_graph_out_of_order_is_refused_in_our_words() -> None:
     proto.graph.node.extend(nodes)
     with pytest.raises(mx.ModelExportError, match="extract: the graph is not in order"):
         mx.extract(ir.from_proto(proto), "b")
+
+
+SEQUENCES = """
+g (float[2,3] x, int64 i) => (float[2,3] y) {
+    a = Neg(x)
+    s = SequenceConstruct(a, x)
+    b = Exp(a)
+    t = SequenceInsert(s, b)
+    c = SequenceAt(t, i)
+    y = Neg(c)
+}
+"""
+
+
+def test_a_sequence_at_the_edge_of_a_module_is_one() -> None:
+    """Types that inference finds are taken as they are: a list of tensors is no tensor."""
+    scopes = dict.fromkeys("as", "/Net/A.one") | dict.fromkeys("bt", "/Net/B.two") | {"c": "/Net/C.three", "y": "/Net"}
+    model = scoped(SEQUENCES, scopes)
+    sequence = ir.SequenceType(ir.TensorType(ir.DataType.FLOAT))
+    for path, edge in (("one", ["s"]), ("two", ["s", "t"]), ("three", ["t"])):
+        part = mx.extract(model, path)
+        check(part)
+        values = {value.name: value.type for value in (*part.graph.inputs, *part.graph.outputs)}
+        assert [name for name, kind in values.items() if kind == sequence] == edge
