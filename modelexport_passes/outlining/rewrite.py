@@ -13,6 +13,7 @@ from modelexport_passes.outlining.plan import FunctionPlan, OutlinePlan
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.outlining.sharing import Bodies, Column, Group
 from modelexport_passes.outlining.types import Facts, General, common_shape, general_facts
+from modelexport_passes.scopes.copying import copy_node
 from modelexport_passes.scopes.ledger import PART_KEY
 from modelexport_passes.scopes.walk import has_bodies, owned_nodes, subgraphs_of
 from modelexport_passes.unique_names import Names
@@ -168,7 +169,7 @@ class _Body:
             self._recapture(op)
         else:
             inputs = [None if wire is None else self._read(wire) for wire in op.ins]
-            node = _copy(op.node, inputs)
+            node = copy_node(op.node, inputs)
             for value in node.outputs:
                 value.name = self._value_names.take(str(value.name))
         for owned in owned_nodes([node]) if op.has_bodies else (node,):
@@ -237,21 +238,3 @@ def _result(wire: Wire, general: General) -> ir.Value:
     result = ir.Value(name=value.name, type=known.type, shape=copied, doc_string=value.doc_string)
     result.metadata_props.update(value.metadata_props)
     return result
-
-
-def _copy(node: ir.Node, inputs: Sequence[ir.Value | None]) -> ir.Node:
-    copy = ir.Node(
-        node.domain,
-        node.op_type,
-        inputs,
-        node.attributes.values(),
-        overload=node.overload,
-        num_outputs=len(node.outputs),
-        version=node.version,
-        name=node.name,
-        doc_string=node.doc_string,
-        metadata_props=dict(node.metadata_props),
-    )
-    for value, old in zip(copy.outputs, node.outputs, strict=True):
-        value.name, value.type, value.shape = old.name, old.type, old.shape
-    return copy

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from modelexport_passes.scopes.copying import copy_node
 from modelexport_passes.scopes.ledger import ORIGIN_KEY, Ledger, read_ledger, state_pairs
 from modelexport_passes.scopes.relative import to_absolute
 from modelexport_passes.scopes.scope import Scope, scope_of, set_scope
@@ -150,20 +151,10 @@ class _Move:
     def _copy(self, node: ir.Node, values: dict[ir.Value, ir.Value | None], place: Place, call: ir.Node) -> ir.Node:
         """A copy of an operation in a caller, with the scope that it has in the caller's first call."""
         names = self._names_in(place)
-        copy = ir.Node(
-            node.domain,
-            node.op_type,
-            [None if value is None else values[value] for value in node.inputs],
-            node.attributes.values(),
-            num_outputs=len(node.outputs),
-            version=node.version,
-            name=names.nodes.take(node.name or node.op_type),
-            doc_string=node.doc_string,
-            metadata_props=dict(node.metadata_props),
-        )
+        copy = copy_node(node, [None if value is None else values[value] for value in node.inputs])
+        copy.name = names.nodes.take(node.name or node.op_type)
         for value, made in zip(node.outputs, copy.outputs, strict=True):
             made.name = names.values.take(value.name) if value.name else value.name
-            made.type, made.shape = value.type, None if value.shape is None else value.shape.copy()
             values[value] = made
         set_scope(copy, self._scope_at(node, place, call))
         if place == MAIN:

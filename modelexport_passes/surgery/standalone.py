@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.outlining.placement import EMBED_LIMIT
+from modelexport_passes.scopes.copying import copy_facts, copy_node
 from modelexport_passes.scopes.ledger import ORIGIN_KEY
 from modelexport_passes.scopes.relative import Frames
 from modelexport_passes.scopes.scope import Frame, Scope, Source, set_scope
@@ -163,7 +164,10 @@ def _come_along(function: ir.Function, actuals: Mapping[ir.Value, ir.Value], cla
                 if value is not None and value not in copies and value not in formals:
                     nodes.append(_constant(value))
                     copies[value] = nodes[-1].outputs[0]
-            nodes.append(_copy_node(node, {**formals, **copies}))
+            inputs = [None if value is None else copies.get(value) or formals[value] for value in node.inputs]
+            copy = copy_node(node, inputs)
+            copy.metadata_props.pop(ORIGIN_KEY, None)
+            nodes.append(copy)
             copies.update(zip(node.outputs, nodes[-1].outputs, strict=True))
         formal.replace_all_uses_with(copies[actuals[formal]], replace_graph_outputs=True)
     for node in nodes:
@@ -177,30 +181,8 @@ def _constant(value: ir.Value) -> ir.Node:
     """A small initializer as an operation."""
     assert value.const_value is not None
     node = ir.Node("", "Constant", [], [ir.AttrTensor("value", value.const_value)], name=f"Constant_{value.name}")
-    _copy_facts(value, node.outputs[0])
+    copy_facts(value, node.outputs[0])
     return node
-
-
-def _copy_node(node: ir.Node, values: Mapping[ir.Value, ir.Value]) -> ir.Node:
-    """A copy that reads what stands for its inputs. A free operation owns no bodies."""
-    copy = ir.Node(
-        node.domain,
-        node.op_type,
-        [None if value is None else values[value] for value in node.inputs],
-        node.attributes.values(),
-        num_outputs=len(node.outputs),
-        version=node.version,
-        name=node.name,
-        metadata_props={key: text for key, text in node.metadata_props.items() if key != ORIGIN_KEY},
-    )
-    for value, made in zip(node.outputs, copy.outputs, strict=True):
-        _copy_facts(value, made)
-    return copy
-
-
-def _copy_facts(value: ir.Value, copy: ir.Value) -> None:
-    copy.name, copy.type = value.name, value.type
-    copy.shape = None if value.shape is None else value.shape.copy()
 
 
 class _Free:
