@@ -20,6 +20,9 @@ _Neighbours = Callable[[ir.Node], Iterable[ir.Node]]
 
 _CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
+_PAIRS = 64
+"""Module calls before an operation times those after it, at the most, that are looked at in pairs."""
+
 
 def infer_scopes(nodes: Sequence[ir.Node]) -> int:
     """Give scopes to the nodes of one graph that have none. Returns how many got one.
@@ -41,7 +44,7 @@ def _told_neighbours(unknown: Sequence[ir.Node], flow: _Flow) -> dict[ir.Node, _
     """A few operations among those that the exporter put into modules: helpers of them."""
     found: dict[ir.Node, _Frames] = {}
     for node in unknown:
-        if node not in flow.constant and (frames := flow.between(node)):
+        if node not in flow.constant and (frames := flow.between_told(node) or flow.between(node)):
             found[node] = frames
     flow.known.update(found)
     for node in reversed(unknown):
@@ -138,6 +141,19 @@ class _Flow:
         # few there, and their helpers are theirs; what was itself concluded from parameters says no more than that
         # the operation lies around it.
         return frames if told else frames[:-1]
+
+    def between_told(self, node: ir.Node) -> _Frames:
+        """The innermost module call that runs both before and after an operation; empty if two such are not nested.
+
+        One producer and one user in a call are enough: another producer, a size say, may be what an optimizer merged
+        with that of a module that ran before.
+        """
+        before = {self.known[other] for other in _producers(node) if other in self.told and other not in self.constant}
+        after = {self.known[user] for user in _consumers(node) if user in self.told}
+        if len(before) * len(after) > _PAIRS:
+            return ()
+        calls = sorted({common_frames([one, other]) for one in before for other in after}, key=len)
+        return calls[-1] if calls and all(calls[-1][: len(call)] == call for call in calls) else ()
 
     def users(self, node: ir.Node, *, exact: bool) -> _Frames:
         """The module call that all known users of an operation lie in; with ``exact`` only if it is one operation's."""
