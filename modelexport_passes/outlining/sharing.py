@@ -289,13 +289,17 @@ def _move_to_callers(moved: Mapping[Region, Leaving], bodies: Bodies) -> None:
         around[region] = Leaving([], leaving.behind)
         for op in ops:
             op.region = region.parent
+        returned: dict[Wire, Wire] = {}
         for op in leaving.before:
             if region.parent is not bodies.root or op.copy_of is None:
                 around[region].before.append(op)
                 continue
             if op.copy_of[0].producer is not None:
                 originals[op.copy_of[0].producer] = None
+            returned.update(zip(op.outs, op.copy_of, strict=True))
             return_to_original(op, bodies.root)
+        for call in bodies.calls_in(region) if returned else ():
+            bodies.actuals[call] = [returned.get(wire, wire) for wire in bodies.actuals[call]]
     for caller in {region.parent: None for region in moved}:
         assert caller is not None
         # A constant that the main graph has already may stand behind the call that now needs it.

@@ -139,3 +139,29 @@ def test_what_is_no_margin_keeps_bodies_apart(text: str, scopes: dict[str, str])
 def test_what_lifts_nothing_leaves_margins_inside(text: str, scopes: dict[str, str]) -> None:
     """``lift: never`` moves nothing to the caller, so the bodies stay apart."""
     assert set(function_calls(outlined(text, scopes, lift="never"))) == {"Block", "Block_1"}
+
+
+NESTED = """
+g (float[2,3] x) => (float[2,3] y)
+<int64[2] k = {3, 2}, int64[2] l = {6, 1}, int64[2] back = {2, 3}> {
+    a = Reshape(x, k)
+    b = Tanh(a)
+    c = Reshape(b, back)
+    d = Reshape(c, l)
+    e = Tanh(d)
+    y = Reshape(e, back)
+}
+"""
+
+
+def test_a_folded_shape_goes_out_through_two_modules() -> None:
+    """Calls of modules inside pass on the initializer that the main graph has."""
+    scopes = {name: f"{block}/Inner.inner" for block, names in ((FIRST, "abc"), (SECOND, "dey")) for name in names}
+    model = outlined(NESTED, scopes)
+    assert set(function_calls(model)) == {"Block", "Inner"}
+    assert [
+        value.name for call in model.graph for value in call.inputs if value is not None and value.name in "kl"
+    ] == [
+        "k",
+        "l",
+    ]
