@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import onnx_ir as ir
 
 from modelexport_passes.outlining.flow import Op, Wire
+from modelexport_passes.outlining.placement import is_parameter
 
 if TYPE_CHECKING:
     from modelexport_passes.outlining.layout import Item
@@ -102,8 +103,11 @@ def _is_light(op: Op) -> bool:
 
 
 def _is_table(wire: Wire) -> bool:
-    """Positions, indices or a mask that an optimizer folded."""
-    return wire.value.dtype in _INTEGERS
+    """Positions, a mask, a row of numbers that an optimizer folded: no module's parameter."""
+    value = wire.value
+    if value.dtype in _INTEGERS:
+        return True
+    return value.shape is not None and value.shape.rank() <= 1 and not is_parameter(value)
 
 
 def is_view_of_weight(wire: Wire) -> bool:

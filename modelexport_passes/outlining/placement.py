@@ -112,13 +112,16 @@ def is_embeddable(wire: Wire) -> bool:
         return False
     value = wire.value
     tensor = value.const_value
-    name = value.name or ""
-    is_parameter = "pkg.torch.export.graph_signature.InputSpec.kind" in value.metadata_props or (
-        "." in name and not name.startswith("/")
-    )
-    if tensor is None or is_parameter or wire.is_output:
+    if tensor is None or is_parameter(value) or wire.is_output:
         return False
     return tensor.size <= EMBED_LIMIT if tensor.dtype in _INTEGERS else tensor.size == 1
+
+
+def is_parameter(value: ir.Value) -> bool:
+    """Whether an initializer has the name of a module's parameter or buffer, and not one that an optimizer gave it."""
+    name = value.name or ""
+    told = "pkg.torch.export.graph_signature.InputSpec.kind" in value.metadata_props
+    return told or ("." in name and not name.startswith("/"))
 
 
 def _clone_to_readers(op: Op, root: Region) -> list[Op]:

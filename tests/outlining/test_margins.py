@@ -165,3 +165,25 @@ def test_a_folded_shape_goes_out_through_two_modules() -> None:
         "k",
         "l",
     ]
+
+
+TABLES = """
+g (float[2,3] x, float[2,3] z) => (float[2,3] y)
+<float[3] %s = {1, 2, 3}> {
+    t = Mul(z, %s)
+    a = Softmax(t)
+    b = Mul(x, a)
+    c = Softmax(b)
+    d = Mul(x, c)
+    y = Neg(d)
+}
+"""
+TABLE_SCOPES = dict.fromkeys("tab", FIRST) | dict.fromkeys("cd", SECOND) | {"y": "/Net"}
+
+
+@pytest.mark.parametrize(
+    ("name", "functions"), [("pow_5", {"Block"}), ("layers.0.scale", {"Block", "Block_1"})], ids=["folded", "parameter"]
+)
+def test_numbers_that_were_folded_are_no_weight(name: str, functions: set[str]) -> None:
+    """A product with a row of numbers that is no parameter is light; one with a parameter is a layer's work."""
+    assert set(function_calls(outlined(TABLES % (name, name), TABLE_SCOPES))) == functions
