@@ -265,11 +265,10 @@ def table(rows: Sequence[Row]) -> str:
     good_cases = sum(all(blocks.is_good for blocks in row.blocks) for row in cases)
     held = sum(not row.failures for row in rows)
     before, after = sum(row.bytes_before for row in rows), sum(row.bytes_after for row in rows)
-    share = 100 * good / max(len(entries), 1)
+    share, share_of_cases = 100 * good / max(len(entries), 1), 100 * good_cases / max(len(cases), 1)
     lines += [
         f"{good} of {len(entries)} block classes ({share:.1f} %) have no more functions than distinct modules",
-        f"so it is with all block classes of {good_cases} of {len(cases)} exports that have any "
-        f"({100 * good_cases / max(len(cases), 1):.1f} %)",
+        f"{good_cases} of {len(cases)} exports with blocks ({share_of_cases:.1f} %) have that in all their block classes",
         f"{held} of {len(rows)} models are bit-equal outlined and inlined, and come back whole",
         f"graphs without weights: {after / max(before, 1):.2f} of their size",
     ]
