@@ -268,7 +268,7 @@ def table(rows: Sequence[Row]) -> str:
     share, share_of_cases = 100 * good / max(len(entries), 1), 100 * good_cases / max(len(cases), 1)
     lines += [
         f"{good} of {len(entries)} block classes ({share:.1f} %) have no more functions than distinct modules",
-        f"{good_cases} of {len(cases)} exports with blocks ({share_of_cases:.1f} %) have that in all their block classes",
+        f"{good_cases} of {len(cases)} exports with blocks ({share_of_cases:.1f} %) have that in all of them",
         f"{held} of {len(rows)} models are bit-equal outlined and inlined, and come back whole",
         f"graphs without weights: {after / max(before, 1):.2f} of their size",
     ]
