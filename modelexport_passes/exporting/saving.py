@@ -23,15 +23,18 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 
 from modelexport_passes.errors import ModelExportError
+from modelexport_passes.exporting.reader import Uncommon
 from modelexport_passes.exporting.weights import attribute_tensors, data_directory, initializers
+from modelexport_passes.exporting.writer import model_bytes
 from modelexport_passes.garbage import collector_paused
 
 INLINE_LIMIT = 1 << 30
@@ -42,6 +45,9 @@ _SMALL = 1024
 """Tensors up to this many bytes always stay in the model file: shape inference reads them there."""
 
 _PROTOBUF_LIMIT = (1 << 31) - 1
+
+Instead = Iterable[tuple[ir.Value, ir.TensorProtocol]]
+"""Initializers, and what is written instead of their data."""
 
 
 def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
@@ -75,17 +81,26 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
                 directory.rmdir()
 
 
-def to_proto(model: ir.Model, instead: Iterable[tuple[ir.Value, ir.TensorProtocol]] = ()) -> onnx.ModelProto:
+def to_proto(model: ir.Model, instead: Instead = ()) -> onnx.ModelProto:
     """The model as protobuf, with other tensors written instead of the data of some initializers.
 
     The model is as it was afterwards.
     """
+    with _replaced(instead), collector_paused():
+        try:
+            return onnx.ModelProto.FromString(b"".join(model_bytes(model)))
+        except (Uncommon, DecodeError):  # more than protobuf reads at once
+            return ir.to_proto(model)
+
+
+@contextlib.contextmanager
+def _replaced(instead: Instead) -> Generator[None]:
     before: list[tuple[ir.Value, ir.TensorProtocol | None]] = []
     try:
         for value, tensor in instead:
             before.append((value, value.const_value))
             value.const_value = tensor
-        return ir.to_proto(model)
+        yield
     finally:
         for value, tensor in before:
             value.const_value = tensor
@@ -164,8 +179,8 @@ def _write(model: ir.Model, target: Path, to_write: Sequence[ir.Value], weights:
             data_path, is_new = _settle_data(staging / _STAGED_DATA, target)
             placed = data_path if is_new else None
             references = [(value, _reference(value, tensor, data_path)) for value, tensor in staged]
-        proto = to_proto(model, references)
-        _write_synced(staging / target.name, _serialized(proto, target))
+        with _replaced(references):
+            _write_synced(staging / target.name, _serialized(model, target))
         _keep_mode(target, staging / target.name)
         superseded = list(_superseded(target, _in_use(weights) | {os.path.realpath(t.path) for _, t in references}))
         (staging / target.name).replace(target)
@@ -233,19 +248,26 @@ def _settle_data(staged: Path, target: Path) -> tuple[Path, bool]:
         number += 1
 
 
-def _serialized(proto: onnx.ModelProto, target: Path) -> bytes:
-    size = proto.ByteSize()
+def _serialized(model: ir.Model, target: Path) -> list[bytes]:
+    """The bytes of the file, in pieces."""
+    try:
+        pieces = model_bytes(model)
+        size = sum(map(len, pieces))
+    except Uncommon:
+        proto = ir.to_proto(model)
+        size = proto.ByteSize()
+        pieces = [proto.SerializeToString(deterministic=True)] if size <= _PROTOBUF_LIMIT else []
     if size > _PROTOBUF_LIMIT:
         raise ModelExportError(
             f"save {target}: {size} bytes without the external weights, and protobuf ends at 2 GB; what is that large "
             "must be tensors in attributes: make them initializers (onnx_ir's LiftConstantsToInitializersPass)"
         )
-    return proto.SerializeToString(deterministic=True)
+    return pieces
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
+def _write_synced(path: Path, pieces: Iterable[bytes]) -> None:
+    with path.open("wb", buffering=1 << 20) as file:
+        file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
 
