@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from sys import intern
 
 import onnx
 import onnx_ir as ir
 from onnx_ir import serde
+
+from modelexport_passes.fast_nodes import append_nodes, make_node
 
 _Values = dict[str, ir.Value]
 _Scopes = tuple[_Values, ...]
@@ -43,6 +46,8 @@ class Reader:
         self._types: dict[bytes, tuple[ir.DataType, ir.Shape | None]] = {}
         # So may an attribute without a tensor or a graph: nothing in it can be changed in place.
         self._plain: dict[bytes, ir.Attr] = {}
+        # Protobuf gives a new text each time, and a model says the same of many nodes.
+        self._texts: dict[str, str] = {}
 
     def model(self, proto: onnx.ModelProto) -> ir.Model:
         """The model that ``onnx_ir.from_proto`` would make.
@@ -71,7 +76,7 @@ class Reader:
             model_version=proto.model_version if proto.HasField("model_version") else None,
             doc_string=proto.doc_string if proto.HasField("doc_string") else None,
             functions=functions,
-            metadata_props=_metadata(proto.metadata_props),
+            metadata_props=self._metadata(proto.metadata_props),
         )
 
     def _function(self, proto: onnx.FunctionProto) -> ir.Function:
@@ -84,12 +89,13 @@ class Reader:
         graph = ir.Graph(
             inputs,
             [values[name] for name in proto.output],
-            nodes=nodes,
+            nodes=(),
             doc_string=proto.doc_string if proto.HasField("doc_string") else None,
             opset_imports=_opsets(proto.opset_import),
             name=f"{proto.name}_{proto.domain}__{proto.overload}" if proto.overload else "",
-            metadata_props=_metadata(proto.metadata_props),
+            metadata_props=self._metadata(proto.metadata_props),
         )
+        append_nodes(graph, nodes)
         attributes = [self._attribute(attribute, ()) for attribute in proto.attribute_proto]
         attributes += [ir.Attr(name, ir.AttributeType.UNDEFINED, None) for name in proto.attribute]
         return ir.Function(proto.domain, proto.name, proto.overload, graph=graph, attributes=attributes)
@@ -108,15 +114,17 @@ class Reader:
         outputs = [values[info.name] for info in proto.output]
         for info, value in zip(proto.output, outputs, strict=True):
             self._describe(value, info)
-        return ir.Graph(
+        graph = ir.Graph(
             inputs,
             outputs,
-            nodes=nodes,
+            nodes=(),
             initializers=initializers,
             doc_string=proto.doc_string if proto.HasField("doc_string") else None,
             name=proto.name if proto.HasField("name") else None,
-            metadata_props=_metadata(proto.metadata_props),
+            metadata_props=self._metadata(proto.metadata_props),
         )
+        append_nodes(graph, nodes)
+        return graph
 
     # --- values ------------------------------------------------------------------------------------------------------
 
@@ -144,7 +152,7 @@ class Reader:
         dtype, value.shape = known
         value.type = ir.TensorType(dtype)
         if info.metadata_props:
-            value.metadata_props.update(_metadata(info.metadata_props) or {})
+            value.metadata_props.update(self._metadata(info.metadata_props) or {})
         if info.doc_string:
             value.doc_string = info.doc_string
 
@@ -161,36 +169,45 @@ class Reader:
         self, protos: Sequence[onnx.NodeProto], values: _Values, scopes: _Scopes, infos: _Infos
     ) -> list[ir.Node]:
         """Nodes in order. Their outputs are declared first: a graph need not be sorted."""
-        outputs: list[list[ir.Value]] = []
+        outputs: list[tuple[ir.Value, ...]] = []
         for proto in protos:
-            made: list[ir.Value] = []
-            for name in proto.output:
-                value = ir.Value(name=name)
-                made.append(value)
+            made = tuple([ir.Value(name=name) for name in proto.output])
+            for value in made:
+                name = str(value.name)
                 if name:
                     _require(name not in values)
                     values[name] = value
-                    if name in infos:
-                        self._describe(value, infos[name])
+                    info = infos.get(name)
+                    if info is not None:
+                        self._describe(value, info)
             outputs.append(made)
         return [self._node(proto, made, scopes) for proto, made in zip(protos, outputs, strict=True)]
 
-    def _node(self, proto: onnx.NodeProto, outputs: list[ir.Value], scopes: _Scopes) -> ir.Node:
+    def _node(self, proto: onnx.NodeProto, outputs: tuple[ir.Value, ...], scopes: _Scopes) -> ir.Node:
         values = scopes[0]
         inputs = [values.get(name) or _outer(name, scopes) for name in proto.input]
-        attributes = [self._attribute(attribute, scopes) for attribute in proto.attribute] if proto.attribute else ()
+        attributes = [self._attribute(attribute, scopes) for attribute in proto.attribute]
         _require(not proto.device_configurations)
-        return ir.Node(
-            proto.domain,
-            proto.op_type,
-            inputs,
-            attributes,
+        domain = proto.domain
+        return make_node(
+            "" if domain == "ai.onnx" else intern(domain),
+            intern(proto.op_type),
+            tuple(inputs),
+            {attribute.name: attribute for attribute in attributes},
+            outputs,
             overload=proto.overload,
-            outputs=outputs,
             name=proto.name,
             doc_string=proto.doc_string or None,
-            metadata_props=_metadata(proto.metadata_props),
+            metadata_props=self._metadata(proto.metadata_props),
         )
+
+    def _metadata(self, entries: Sequence[onnx.StringStringEntryProto]) -> dict[str, str] | None:
+        if not entries:
+            return None
+        share = self._texts.setdefault
+        metadata = {share(key := entry.key, key): share(value := entry.value, value) for entry in entries}
+        _require(len(metadata) == len(entries))
+        return metadata
 
     def _attribute(self, proto: onnx.AttributeProto, scopes: _Scopes) -> ir.Attr:
         kind = proto.type
@@ -239,14 +256,6 @@ def _outer(name: str, scopes: _Scopes) -> ir.Value | None:
         if name in values:
             return values[name]
     raise Uncommon
-
-
-def _metadata(entries: Sequence[onnx.StringStringEntryProto]) -> dict[str, str] | None:
-    if not entries:
-        return None
-    metadata = {entry.key: entry.value for entry in entries}
-    _require(len(metadata) == len(entries))
-    return metadata
 
 
 def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:

@@ -1,0 +1,118 @@
+"""Nodes made by the hundred thousand: what ``onnx_ir.Node`` and ``Graph.extend`` make, without asking on the way.
+
+The constructor checks and copies its arguments by way of the abstract classes of Python's collections: two thirds of
+its time, and a good part of reading a file or of writing calls out. Here the same fields are set directly, for what is
+right already. A version of onnx_ir whose fields are not those known here is served by its own
+constructors; a test holds that both give the same.
+"""
+
+# The one place that knows onnx_ir's private fields.
+# pyright: reportPrivateUsage=false
+# ruff: noqa: SLF001
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import onnx_ir as ir
+from onnx_ir import _core, _graph_containers, _linked_list
+
+_FIELDS_ARE_KNOWN = (
+    ir.Node.__slots__
+    == (
+        "_attributes", "_domain", "_graph", "_inputs", "_metadata", "_metadata_props", "_name", "_op_type", "_outputs",
+        "_overload", "_version", "device_configurations", "doc_string",
+    )
+    and {"_index", "_producer", "_uses"} < set(ir.Value.__slots__)
+    and _core.Usage._fields == ("node", "idx")
+    and _linked_list.DoublyLinkedSet.__slots__ == ("_length", "_root", "_value_ids_to_boxes")
+    and _linked_list._LinkBox.__slots__ == ("next", "owning_list", "prev", "value")
+    and set(vars(_graph_containers.Attributes((), owner=ir.Node("", "", ())))) == {"_owner", "data"}
+)  # fmt: skip
+
+_new = object.__new__
+_new_usage = cast("Callable[[type[_core.Usage], tuple[ir.Node, int]], _core.Usage]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
+
+
+def make_node(
+    domain: str,
+    op_type: str,
+    inputs: tuple[ir.Value | None, ...],
+    attributes: dict[str, ir.Attr],
+    outputs: tuple[ir.Value, ...],
+    *,
+    name: str | None,
+    overload: str = "",
+    version: int | None = None,
+    doc_string: str | None = None,
+    metadata_props: dict[str, str] | None = None,
+) -> ir.Node:
+    """A node.
+
+    Args:
+        domain: by its short name: not ``ai.onnx``.
+        op_type: the operator.
+        inputs: what it reads.
+        attributes: by their names. The node's own from now on.
+        outputs: what it makes; nothing makes them yet.
+        name: its name.
+        overload: of the function that it calls.
+        version: of the operator.
+        doc_string: anything.
+        metadata_props: the node's own from now on.
+    """
+    if not _FIELDS_ARE_KNOWN:
+        return ir.Node(
+            domain, op_type, inputs, attributes, overload=overload, outputs=outputs, version=version, name=name,
+            doc_string=doc_string, metadata_props=metadata_props,
+        )  # fmt: skip
+    node = _new(ir.Node)
+    held = _new(_graph_containers.Attributes)
+    held._owner = node
+    held.data = attributes
+    node._attributes = held
+    node._domain = domain
+    node._op_type = op_type
+    node._overload = overload
+    node._version = version
+    node._name = name
+    node._inputs = inputs
+    node._outputs = outputs
+    node._metadata = None
+    node._metadata_props = metadata_props
+    node._graph = None
+    node.device_configurations = ()
+    node.doc_string = doc_string
+    for at, value in enumerate(outputs):
+        value._producer = node
+        value._index = at
+    for at, value in enumerate(inputs):
+        if value is not None:
+            value._uses[_new_usage(_core.Usage, (node, at))] = None
+    return node
+
+
+def append_nodes(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
+    """Let nodes that are in no graph stand at the end of this one."""
+    node_names = {node._name for node in nodes}
+    value_names = {value._name for node in nodes for value in node._outputs}
+    if not _FIELDS_ARE_KNOWN or None in node_names or None in value_names:
+        graph.extend(nodes)  # which gives names to those that have none
+        return
+    chain = cast(Any, graph._nodes)  # its links are of no declared type
+    boxes, root = chain._value_ids_to_boxes, chain._root
+    last = root.prev
+    for node in nodes:
+        node._graph = graph
+        box = cast(Any, _new(_linked_list._LinkBox))
+        box.owning_list = chain
+        box.value = node
+        box.prev = last
+        last.next = box
+        boxes[id(node)] = last = box
+    last.next = root
+    root.prev = last
+    chain._length = len(boxes)
+    graph._name_authority._node_names |= cast("set[str]", node_names)
+    graph._name_authority._value_names |= cast("set[str]", value_names)

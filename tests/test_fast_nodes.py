@@ -1,0 +1,93 @@
+"""Nodes made fast are the nodes that onnx_ir's constructors make, field by field."""
+
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+
+from modelexport_passes import fast_nodes
+from modelexport_passes.fast_nodes import append_nodes, make_node
+
+
+def fields(node: ir.Node) -> dict[str, Any]:
+    return {name: getattr(node, name) for name in ir.Node.__slots__}
+
+
+def arguments() -> tuple[tuple[ir.Value | None, ...], dict[str, ir.Attr], tuple[ir.Value, ...]]:
+    value = ir.Value(name="x")
+    return (value, None, value), {"axis": ir.AttrInt64("axis", 1)}, (ir.Value(name="y"), ir.Value(name=""))
+
+
+def test_the_fields_are_known() -> None:
+    """The version of onnx_ir that this project is tested with is served fast."""
+    assert fast_nodes._FIELDS_ARE_KNOWN
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_node_has_the_fields_that_the_constructor_sets(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All fields of the node, of what it reads and of what it makes; also where onnx_ir's own constructor is used."""
+    monkeypatch.setattr(fast_nodes, "_FIELDS_ARE_KNOWN", known)
+    inputs, attributes, outputs = arguments()
+    ours = make_node(
+        "d",
+        "Op",
+        inputs,
+        attributes,
+        outputs,
+        name="n",
+        overload="o",
+        version=3,
+        doc_string="w",
+        metadata_props={"a": "b"},
+    )
+    others, their_attributes, their_outputs = arguments()
+    theirs = ir.Node(
+        "d", "Op", others, their_attributes, outputs=their_outputs, name="n", overload="o", version=3, doc_string="w",
+        metadata_props={"a": "b"},
+    )  # fmt: skip
+    ours_set, theirs_set = fields(ours), fields(theirs)
+    for one, node in ((ours_set, ours), (theirs_set, theirs)):
+        held = one.pop("_attributes")
+        assert isinstance(held, type(theirs.attributes))
+        assert held._owner is node
+        assert [*held] == ["axis"]
+        values = (*one.pop("_inputs"), *one.pop("_outputs"))  # type: ignore[misc]
+        assert [None if v is None else v.name for v in values] == ["x", None, "x", "y", ""]
+        assert [(use.node, use.idx) for use in values[0].uses()] == [(node, 0), (node, 2)]
+        assert [(v.producer(), v.index()) for v in values[3:]] == [(node, 0), (node, 1)]
+    assert ours_set == theirs_set
+    ours.attributes.add(ir.AttrInt64("more", 2))
+    ours.replace_input_with(0, None)
+    assert [(use.node, use.idx) for use in values[0].uses()] == [(theirs, 0), (theirs, 2)]
+    assert [use.idx for use in inputs[0].uses()] == [2]  # type: ignore[union-attr]
+
+
+def chain(names: list[str | None]) -> tuple[ir.Graph, list[ir.Node]]:
+    value = ir.Value(name="x")
+    nodes: list[ir.Node] = []
+    for name in names:
+        nodes.append(make_node("", "Neg", (value,), {}, (ir.Value(name=name),), name=name))
+        value = nodes[-1].outputs[0]
+    return ir.Graph([], [], nodes=[ir.Node("", "Zero", [], name="first")]), nodes
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c"], ["a", None, "c"], []])
+def test_appended_nodes_stand_in_the_graph_as_extend_puts_them(names: list[str | None]) -> None:
+    """The chain of the graph is whole in both directions and can be changed; names are given, and known as taken."""
+    graph, nodes = chain(names)
+    append_nodes(graph, nodes)
+    expected, others = chain(names)
+    expected.extend(others)
+    for ours, theirs in ((list(graph), list(expected)), (list(reversed(graph)), list(reversed(expected)))):
+        assert [node.name for node in ours] == [node.name for node in theirs]
+        assert [node.outputs[0].name for node in ours] == [node.outputs[0].name for node in theirs]
+    assert all(node.graph is graph for node in nodes)
+    assert len(graph) == len(expected)
+    assert graph._name_authority._node_names == expected._name_authority._node_names
+    assert graph._name_authority._value_names == expected._name_authority._value_names
+    for node in nodes[1:2]:
+        graph.remove(node)
+        graph.insert_before(graph[0], node)
+        assert [one.name for one in graph][:2] == [node.name, "first"]
+    graph.append(ir.Node("", "Zero", [], name="last"))
+    assert graph[-1].name == "last"
