@@ -93,16 +93,35 @@ def make_node(
     return node
 
 
-def append_nodes(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
-    """Let nodes that are in no graph stand at the end of this one."""
+def copy_value(value: ir.Value, name: str | None) -> ir.Value:
+    """A value of the same type, shape and metadata that nothing makes yet."""
+    kind, shape, metadata = value._type, value._shape, value._metadata_props
+    return ir.Value(
+        name=name,
+        # A type can be changed in place; of the common kind each value has its own.
+        type=ir.TensorType(kind.dtype, denotation=kind.denotation) if type(kind) is ir.TensorType else kind,
+        # One that is frozen may be shared (onnx_ir.Shape).
+        shape=shape if shape is None or shape.frozen else shape.copy(),
+        doc_string=value.doc_string,
+        metadata_props=metadata.copy() if metadata else None,
+    )
+
+
+def insert_nodes(graph: ir.Graph, nodes: Sequence[ir.Node], *, before: ir.Node | None = None) -> None:
+    """Let nodes that are in no graph stand in this one: in front of a node of it, or at the end."""
     node_names = {node._name for node in nodes}
     value_names = {value._name for node in nodes for value in node._outputs}
     if not _FIELDS_ARE_KNOWN or None in node_names or None in value_names:
-        graph.extend(nodes)  # which gives names to those that have none
+        # This gives names to those that have none.
+        if before is None:
+            graph.extend(nodes)
+        else:
+            graph.insert_before(before, nodes)
         return
     chain = cast(Any, graph._nodes)  # its links are of no declared type
-    boxes, root = chain._value_ids_to_boxes, chain._root
-    last = root.prev
+    boxes = chain._value_ids_to_boxes
+    behind = chain._root if before is None else boxes[id(before)]
+    last = behind.prev
     for node in nodes:
         node._graph = graph
         box = cast(Any, _new(_linked_list._LinkBox))
@@ -111,8 +130,8 @@ def append_nodes(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
         box.prev = last
         last.next = box
         boxes[id(node)] = last = box
-    last.next = root
-    root.prev = last
+    last.next = behind
+    behind.prev = last
     chain._length = len(boxes)
     graph._name_authority._node_names |= cast("set[str]", node_names)
     graph._name_authority._value_names |= cast("set[str]", value_names)

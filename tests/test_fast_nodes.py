@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from modelexport_passes import fast_nodes
-from modelexport_passes.fast_nodes import append_nodes, make_node
+from modelexport_passes.fast_nodes import copy_value, insert_nodes, make_node
 
 
 def fields(node: ir.Node) -> dict[str, Any]:
@@ -71,13 +71,17 @@ def chain(names: list[str | None]) -> tuple[ir.Graph, list[ir.Node]]:
     return ir.Graph([], [], nodes=[ir.Node("", "Zero", [], name="first")]), nodes
 
 
+@pytest.mark.parametrize("at_end", [True, False])
 @pytest.mark.parametrize("names", [["a", "b", "c"], ["a", None, "c"], []])
-def test_appended_nodes_stand_in_the_graph_as_extend_puts_them(names: list[str | None]) -> None:
+def test_inserted_nodes_stand_in_the_graph_as_onnx_ir_puts_them(names: list[str | None], at_end: bool) -> None:
     """The chain of the graph is whole in both directions and can be changed; names are given, and known as taken."""
     graph, nodes = chain(names)
-    append_nodes(graph, nodes)
+    insert_nodes(graph, nodes, before=None if at_end else graph[0])
     expected, others = chain(names)
-    expected.extend(others)
+    if at_end:
+        expected.extend(others)
+    else:
+        expected.insert_before(expected[0], others)
     for ours, theirs in ((list(graph), list(expected)), (list(reversed(graph)), list(reversed(expected)))):
         assert [node.name for node in ours] == [node.name for node in theirs]
         assert [node.outputs[0].name for node in ours] == [node.outputs[0].name for node in theirs]
@@ -88,6 +92,22 @@ def test_appended_nodes_stand_in_the_graph_as_extend_puts_them(names: list[str |
     for node in nodes[1:2]:
         graph.remove(node)
         graph.insert_before(graph[0], node)
-        assert [one.name for one in graph][:2] == [node.name, "first"]
+        assert graph[0] is node
     graph.append(ir.Node("", "Zero", [], name="last"))
     assert graph[-1].name == "last"
+
+
+def test_a_copied_value_is_independent() -> None:
+    """Changing the copy's type, shape or metadata changes no other value; a frozen shape is shared."""
+    value = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT, denotation="d"), shape=ir.Shape([1, "N"]))
+    value.metadata_props["k"] = "v"
+    copy = copy_value(value, "y")
+    assert (copy.name, copy.type, copy.shape, copy.metadata_props) == ("y", value.type, value.shape, {"k": "v"})
+    copy.dtype = ir.DataType.INT64
+    copy.metadata_props["k"] = "w"
+    assert copy.shape is not None
+    copy.shape[0] = 2
+    assert (value.dtype, value.shape, value.metadata_props) == (ir.DataType.FLOAT, [1, "N"], {"k": "v"})
+    assert value.shape is not None
+    value.shape.freeze()
+    assert copy_value(value, "z").shape is value.shape

@@ -67,8 +67,8 @@ class Inline(ModelPass):
             calls = count_calls(model)
             wanted = None if self.paths is None and self.depth is None else self._wants
             result = inline(model, lambda function: self._selects(function, calls[function.identifier()]), wanted)
-        if result.calls or result.functions:
-            retag(all_nodes(model), tag_templates(model))
+            if result.calls or result.functions:
+                retag(all_nodes(model), tag_templates(model))
         figures = {
             "functions": len(result.functions),
             "calls": result.calls,

@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir import serde
 
-from modelexport_passes.fast_nodes import append_nodes, make_node
+from modelexport_passes.fast_nodes import insert_nodes, make_node
 
 _Values = dict[str, ir.Value]
 _Scopes = tuple[_Values, ...]
@@ -95,7 +95,7 @@ class Reader:
             name=f"{proto.name}_{proto.domain}__{proto.overload}" if proto.overload else "",
             metadata_props=self._metadata(proto.metadata_props),
         )
-        append_nodes(graph, nodes)
+        insert_nodes(graph, nodes)
         attributes = [self._attribute(attribute, ()) for attribute in proto.attribute_proto]
         attributes += [ir.Attr(name, ir.AttributeType.UNDEFINED, None) for name in proto.attribute]
         return ir.Function(proto.domain, proto.name, proto.overload, graph=graph, attributes=attributes)
@@ -123,7 +123,7 @@ class Reader:
             name=proto.name if proto.HasField("name") else None,
             metadata_props=self._metadata(proto.metadata_props),
         )
-        append_nodes(graph, nodes)
+        insert_nodes(graph, nodes)
         return graph
 
     # --- values ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from modelexport_passes.default_domain import name_default_domain
 from modelexport_passes.errors import ModelExportError
+from modelexport_passes.fast_nodes import insert_nodes
 from modelexport_passes.inlining.inside import record_differences, scopes_at_calls
 from modelexport_passes.inlining.instantiate import Instance, Instantiation, Site
 from modelexport_passes.inlining.originals import Originals
@@ -167,7 +168,7 @@ def _replace(graph: ir.Graph, node: ir.Node, instantiation: Instantiation, site:
         new = _result_value(at, old, instance, nodes, outputs_of_graph, node)
         if new is not None:
             old.replace_all_uses_with(new, replace_graph_outputs=True)
-    graph.insert_before(node, nodes)
+    insert_nodes(graph, nodes, before=node)
     graph.remove(node, safe=True)
 
 
@@ -182,7 +183,8 @@ def _result_value(
                 f"inline: output {old.name!r} of call {call.name!r} is used, and the function returns nothing for it"
             )
         return None
-    made_here = new.producer() is not None and new.producer() in set(nodes)
+    producer = new.producer()
+    made_here = producer is not None and producer.graph is None  # it is about to be put where the call stands
     if made_here and new.name == old.name:
         new.type, new.shape = old.type or new.type, old.shape if old.shape is not None else new.shape
         return new

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import onnx_ir as ir
 
 from modelexport_passes.errors import ModelExportError
+from modelexport_passes.fast_nodes import copy_value, make_node
 from modelexport_passes.inlining.originals import Originals
 from modelexport_passes.scopes.compose import scope_in_call
 from modelexport_passes.scopes.ledger import MODULE_KEY, ORIGIN_KEY, Call, Ledger
@@ -49,6 +51,28 @@ class Instance:
     outputs: list[ir.Value | None] = field(default_factory=list["ir.Value | None"])
 
 
+class _Part(NamedTuple):
+    """What is the same of a node of a body in all copies of it.
+
+    Attributes:
+        node: the node.
+        is_call: of a function that is to be written out.
+        attributes: what every copy has; None if they differ, for there are references or bodies among them.
+        name: its name, or its operator.
+        scope: the text of its scope in the body; empty if it has none.
+        origin: the value that it is a copy of; empty if of none.
+        metadata: what it has besides these two.
+    """
+
+    node: ir.Node
+    is_call: bool
+    attributes: dict[str, ir.Attr] | None
+    name: str
+    scope: str
+    origin: str
+    metadata: dict[str, str]
+
+
 class Instantiation:
     """Writes calls out, and the calls in the bodies of those.
 
@@ -70,7 +94,28 @@ class Instantiation:
         self._functions = functions
         self._ledger = ledger
         self._wanted = wanted
+        self._parts: dict[ir.OperatorIdentifier, list[_Part]] = {}
         self.calls = 0
+
+    def part(self, node: ir.Node) -> _Part:
+        """What is to be known of a node of a body to copy it."""
+        attributes = node.attributes.data
+        fixed = not has_bodies(node) and not any(attribute.is_ref() for attribute in attributes.values())
+        metadata = dict(node.metadata_props)
+        return _Part(
+            node,
+            node.op_identifier() in self._functions,
+            attributes if fixed else None,
+            node.name or node.op_type,
+            metadata.pop(SCOPE_KEY, ""),
+            metadata.pop(ORIGIN_KEY, ""),
+            metadata,
+        )
+
+    def _parts_of(self, key: ir.OperatorIdentifier) -> list[_Part]:
+        if key not in self._parts:
+            self._parts[key] = [self.part(node) for node in self._functions[key]]
+        return self._parts[key]
 
     def selects(self, node: ir.Node, scope: Scope | None) -> bool:
         """Whether a node, of this scope at its place, is a call that shall be written out."""
@@ -99,12 +144,13 @@ class Instantiation:
             prefix: stands before names that are taken.
         """
         self.calls += 1
-        function = self._functions[node.op_identifier()]
+        key = node.op_identifier()
+        function = self._functions[key]
         _check_arity(node, function)
         body = _BodyCopy(self, function, node, attributes, site, scope, prefix)
         body.bind(inputs, result_names)
-        for inner in function:
-            body.copy(inner)
+        for part in self._parts_of(key):
+            body.copy(part)
         return body.finish(len(node.outputs))
 
     def particular(self, call: ir.Node, scope: Scope | None, site: Site) -> Call:
@@ -163,74 +209,68 @@ class _BodyCopy:
     def finish(self, outputs: int) -> Instance:
         return Instance(self._nodes, [self._values[value] for value in self._function.outputs[:outputs]])
 
-    def copy(self, node: ir.Node) -> None:
+    def copy(self, part: _Part) -> None:
         """Copy one node of the body; a call in it is written out in turn."""
-        if self._all.selects(node, self._scope_of(node)):
-            self._expand(node)
+        node = part.node
+        if part.is_call and self._all.selects(node, self._scoped(part)[0]):
+            self._expand(part)
             return
-        origin = self._origin(node)
+        origin = self._particular.origins.get(str(node.name), part.origin)
         originals = self._site.originals
         if origin and originals is not None and (found := originals.find(origin)) is not None:
             self._values.update(zip(node.outputs, found, strict=False))
             return
-        copied = self._clone(node)
+        copied = self._clone(part)
         self._nodes.append(copied)
-        if not self._site.inside:
-            copied.metadata_props.pop(ORIGIN_KEY, None)
         if origin and originals is not None and (initializer := originals.restore(origin, copied)) is not None:
             self._nodes.pop()
             self._values[node.outputs[0]] = initializer
 
-    def _origin(self, node: ir.Node) -> str:
-        return self._particular.origins.get(str(node.name), node.metadata_props.get(ORIGIN_KEY, ""))
-
-    def _expand(self, node: ir.Node) -> None:
+    def _expand(self, part: _Part) -> None:
+        node = part.node
         instance = self._all.call(
             node,
             [None if value is None else self._values[value] for value in node.inputs],
             {name: resolved for name, attr in node.attributes.items() if (resolved := self._attribute(name, attr))},
             self._site,
-            scope=self._scope_of(node),
+            scope=self._scoped(part)[0],
             result_names=[self._name_of(value) for value in node.outputs],
-            prefix=self._prefixed(node.name or node.op_type),
+            prefix=self._prefixed(part.name),
         )
         self._nodes += instance.nodes
         self._values.update(zip(node.outputs, instance.outputs, strict=True))
 
     # --- copies ------------------------------------------------------------------------------------------------------
 
-    def _clone(self, node: ir.Node) -> ir.Node:
+    def _clone(self, part: _Part) -> ir.Node:
+        node, values = part.node, self._values
         outputs: list[ir.Value] = []
         for value in node.outputs:
-            copied = _copy_value(value, self._name_of(value) if value.name else value.name)
-            self._values[value] = copied
+            values[value] = copied = copy_value(value, self._name_of(value) if value.name else value.name)
             outputs.append(copied)
-        copy = ir.Node(
+        metadata = {**self._inherited, **part.metadata}
+        text = self._scoped(part)[1]
+        if text is not None:
+            metadata[SCOPE_KEY] = text
+        if part.origin and self._site.inside:
+            metadata[ORIGIN_KEY] = part.origin
+        return make_node(
             node.domain,
             node.op_type,
-            [None if value is None else self._values.get(value, value) for value in node.inputs],
-            self._resolved(node),
+            tuple([None if value is None else values.get(value, value) for value in node.inputs]),
+            self._resolved(node) if part.attributes is None else part.attributes.copy(),
+            tuple(outputs),
             overload=node.overload,
-            outputs=outputs,
             version=node.version,
-            name=self._site.node_names.take_or(node.name or node.op_type, self._prefixed(node.name or node.op_type)),
+            name=self._site.node_names.take_or(part.name, self._prefixed(part.name)),
             doc_string=node.doc_string,
-            metadata_props={**self._inherited, **node.metadata_props},
+            metadata_props=metadata,
         )
-        text = self._scoped(node)[1]
-        if text is None:
-            copy.metadata_props.pop(SCOPE_KEY, None)
-        else:
-            copy.metadata_props[SCOPE_KEY] = text
-        return copy
 
-    def _resolved(self, node: ir.Node) -> Iterable[ir.Attr]:
+    def _resolved(self, node: ir.Node) -> dict[str, ir.Attr]:
         """The attributes of a node of the body, at the call."""
-        attributes = node.attributes.data
-        if not has_bodies(node) and not any(attribute.is_ref() for attribute in attributes.values()):
-            return attributes.values()
-        resolved = [self._attribute(name, attribute) for name, attribute in attributes.items()]
-        return [attribute for attribute in resolved if attribute is not None]
+        resolved = [self._attribute(name, attribute) for name, attribute in node.attributes.items()]
+        return {attribute.name: attribute for attribute in resolved if attribute is not None}
 
     def _attribute(self, name: str, attribute: ir.Attr) -> ir.Attr | None:
         """An attribute with references to the function's own replaced by what the call passes; None if it has none."""
@@ -255,7 +295,7 @@ class _BodyCopy:
         nodes, originals = self._nodes, self._site.originals
         self._nodes, self._site.originals = [], None
         for node in graph:
-            self.copy(node)
+            self.copy(self._all.part(node))
         inner, self._nodes, self._site.originals = self._nodes, nodes, originals
         outputs = [self._values.get(value, value) for value in graph.outputs]
         return ir.Graph(
@@ -270,7 +310,7 @@ class _BodyCopy:
         )
 
     def _declare(self, value: ir.Value) -> ir.Value:
-        copied = _copy_value(value, self._name_of(value))
+        copied = copy_value(value, self._name_of(value))
         copied.const_value = value.const_value
         self._values[value] = copied
         return copied
@@ -284,13 +324,10 @@ class _BodyCopy:
     def _prefixed(self, name: str) -> str:
         return f"{self._prefix}/{name}"
 
-    def _scope_of(self, node: ir.Node) -> Scope | None:
-        """The scope of a node of the body, at the site."""
-        return self._scoped(node)[0]
-
-    def _scoped(self, node: ir.Node) -> tuple[Scope | None, str | None]:
+    def _scoped(self, part: _Part) -> tuple[Scope | None, str | None]:
         """The scope of a node of the body, at the site, and its text. Many nodes share one."""
-        key = None if node.name in self._particular.scopes else node.metadata_props.get(SCOPE_KEY, "")
+        node = part.node
+        key = None if node.name in self._particular.scopes else part.scope
         known = None if key is None else self._scopes.get(key)
         if known is None:
             scope = scope_in_call(node, self._function, self._scope, self._particular, inside=self._site.inside)
@@ -298,15 +335,3 @@ class _BodyCopy:
             if key is not None:
                 self._scopes[key] = known
         return known
-
-
-def _copy_value(value: ir.Value, name: str | None) -> ir.Value:
-    copy = ir.Value(
-        name=name,
-        type=value.type,
-        # One that is frozen may be shared (onnx_ir.Shape).
-        shape=value.shape if value.shape is None or value.shape.frozen else value.shape.copy(),
-        doc_string=value.doc_string,
-    )
-    copy.metadata_props.update(value.metadata_props)
-    return copy

@@ -153,14 +153,10 @@ def check_template(template: str) -> None:
 
 def tag_of(node: ir.Node, template: str) -> str | None:
     """What a node's tag should be; None if its scope is unknown, or if the template gives nothing for it."""
-    return _tag(node, template, _names_nodes(template))
-
-
-def _tag(node: ir.Node, template: str, names_nodes: bool) -> str | None:
     scope_text = node.metadata_props.get(SCOPE_KEY)
     if scope_text is None:
         return None
-    if names_nodes:
+    if _names_nodes(template):
         return render(scope_text, template, node.name or "", node.op_type) or None
     return render(scope_text, template) or None
 
@@ -222,18 +218,24 @@ def remember_template(model: ir.Model, key: str, template: str) -> None:
 
 def retag(nodes: Iterable[ir.Node], templates: Mapping[str, str]) -> int:
     """Render the tags of these nodes from their scopes; an unknown scope has no tag. Returns how many nodes changed."""
-    changed = 0
-    tags = [(key, template, _names_nodes(template)) for key, template in templates.items()]
-    for node in nodes:
-        props = node.metadata_props
-        different = False
-        for key, template, names_nodes in tags:
-            tag = _tag(node, template, names_nodes)
+    changed: set[int] = set()
+    nodes = list(nodes)
+    for key, template in templates.items():
+        names_nodes = _names_nodes(template)
+        known: dict[str | None, str | None] = {None: None}
+        for at, node in enumerate(nodes):
+            props = node.metadata_props
+            text = props.get(SCOPE_KEY)
+            if names_nodes:
+                tag = tag_of(node, template)
+            elif text in known:
+                tag = known[text]
+            else:
+                tag = known[text] = tag_of(node, template)
             if props.get(key) != tag:
-                different = True
+                changed.add(at)
                 if tag is None:
                     del props[key]
                 else:
                     props[key] = tag
-        changed += different
-    return changed
+    return len(changed)

@@ -25,9 +25,12 @@ _GRAPHS = ir.AttributeType.GRAPHS
 def has_bodies(node: ir.Node) -> bool:
     """Whether a node owns graphs."""
     # The dictionary itself: a UserDict's own values() costs more than all the rest of a walk.
-    for attribute in node.attributes.data.values():  # noqa: SIM110 - any() makes a generator for each of a million nodes
-        if attribute.type is _GRAPH or attribute.type is _GRAPHS:
-            return True
+    attributes = node.attributes.data
+    if attributes:
+        for attribute in attributes.values():
+            kind = attribute.type
+            if kind is _GRAPH or kind is _GRAPHS:
+                return True
     return False
 
 
