@@ -160,6 +160,8 @@ class Outline(ModelPass):
 def _own_calls(model: ir.Model) -> dict[ir.Node, int]:
     """Calls in the main graph that an earlier outlining made, and how many operations are in each."""
     own = {key: function for key, function in model.functions.items() if MODULE_KEY in function.metadata_props}
+    if not own:
+        return {}
     sizes: dict[ir.OperatorIdentifier, int] = {}
 
     def size(key: ir.OperatorIdentifier) -> int:

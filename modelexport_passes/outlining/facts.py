@@ -89,15 +89,17 @@ class _Instance:
     def __init__(self, region: Region, bodies: Bodies) -> None:
         self.region = region
         self.key = call_key(region.frames, region.part)
-        stacks = {frames for item in bodies.layout[region] for frames in _stacks(item)}
-        self.bases: Bases = call_bases(stacks, region.frames)
-        self._relative: dict[Frames, Frames | None] = {}
+        # By identity: operations of a module call share its frames, and to hash these is what would cost here.
+        stacks = {id(frames): frames for item in bodies.layout[region] for frames in _stacks(item)}
+        self.bases: Bases = call_bases(stacks.values(), region.frames)
+        self._relative: dict[int, tuple[Frames, Frames | None]] = {}
 
     def relative(self, frames: Frames) -> Frames | None:
         """Frames below this call; None if they do not go through it."""
-        if frames not in self._relative:
-            self._relative[frames] = to_relative(frames, self.region.frames, self.bases)
-        return self._relative[frames]
+        known = self._relative.get(id(frames))
+        if known is None:
+            known = self._relative[id(frames)] = (frames, to_relative(frames, self.region.frames, self.bases))
+        return known[1]
 
     def entry(self, ledger: Ledger) -> Call:
         """Where the ledger keeps what is particular to this call."""
@@ -111,9 +113,9 @@ class _Instance:
 
 def _stacks(item: Item) -> Iterable[Frames]:
     """The frames that an item and the nodes in its bodies have."""
-    if isinstance(item, Region):
+    if isinstance(item, Region) or not item.has_bodies:
         return (item.frames,)
-    inner = (scope_of(node) for node in list(owned_nodes([item.node]))[1:]) if item.has_bodies else ()
+    inner = (scope_of(node) for node in list(owned_nodes([item.node]))[1:])
     return (item.frames, *(scope.frames for scope in inner if scope is not None))
 
 

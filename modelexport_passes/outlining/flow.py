@@ -50,6 +50,7 @@ class Op:
         has_bodies: the node owns graphs (If, Loop, Scan).
         captured: values that the bodies of the node use from outside.
         captures: the wires that stand for them.
+        reads: wires of inputs, then of captures, without those left out. Only to be looked at.
         outs: wires of the outputs.
         copy_of: wires that a cloned constant copies; None for an operation that is itself in the model.
         local_frames: frames that a clone takes from its first reader, since its own lie elsewhere.
@@ -59,8 +60,8 @@ class Op:
     """
 
     __slots__ = (
-        "_omits", "captured", "captures", "constant", "copy_of", "has_bodies", "ins", "local_frames", "node", "order",
-        "outs", "region", "scope", "weight", "withdrawn",
+        "captured", "captures", "constant", "copy_of", "has_bodies", "ins", "local_frames", "node", "order",
+        "outs", "reads", "region", "scope", "weight", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, node: ir.Node, order: int, region: Region, scope: Scope | None) -> None:
@@ -69,10 +70,10 @@ class Op:
         self.region = region
         self.scope = scope
         self.ins: list[Wire | None] = []
-        self._omits = False  # whether an input is left out
         self.has_bodies = False
         self.captured: list[ir.Value] = []
         self.captures: list[Wire] = []
+        self.reads: Sequence[Wire] = ()
         self.outs: list[Wire] = []
         self.copy_of: list[Wire] | None = None
         self.local_frames: tuple[Frame, ...] | None = None
@@ -92,21 +93,20 @@ class Op:
             return self.local_frames
         return () if self.scope is None else self.scope.frames
 
-    def reads(self) -> Sequence[Wire]:
-        """Wires of inputs, then of captures. Only to be looked at."""
-        if self.captures or self._omits:
-            return [wire for wire in (*self.ins, *self.captures) if wire is not None]
-        return cast("list[Wire]", self.ins)
-
-    def take(self, ins: list[Wire | None]) -> None:
-        """Take these inputs."""
+    def take(self, ins: list[Wire | None], captures: list[Wire] | None = None) -> None:
+        """Take these inputs, and captures if there are any."""
         self.ins = ins
-        self._omits = None in ins
+        if captures is not None:
+            self.captures = captures
+        if self.captures or None in ins:
+            self.reads = [wire for wire in (*ins, *self.captures) if wire is not None]
+        else:
+            self.reads = cast("list[Wire]", ins)
 
     def reroute(self, old: Wire, new: Wire) -> None:
         """Read ``new`` wherever ``old`` was read."""
-        self.ins = [new if wire is old else wire for wire in self.ins]
-        self.captures = [new if wire is old else wire for wire in self.captures]
+        captures = [new if wire is old else wire for wire in self.captures] if self.captures else None
+        self.take([new if wire is old else wire for wire in self.ins], captures)
 
 
 def read_graph(graph: ir.Graph, root: Region) -> list[Op]:
@@ -123,17 +123,19 @@ def read_graph(graph: ir.Graph, root: Region) -> list[Op]:
 
     for order, node in enumerate(graph):
         op = Op(node, order, root, scope_of(node))
-        op.take([None if value is None else wire_of(value) for value in node.inputs])
+        ins = [None if value is None else wires.get(value) or wire_of(value) for value in node.inputs]
         if has_bodies(node):
             op.has_bodies = True
             op.captured = captures_of(node)
-            op.captures = [wire_of(value) for value in op.captured]
+            op.take(ins, [wire_of(value) for value in op.captured])
+        else:
+            op.take(ins)
         for value in node.outputs:
             if value in wires:
                 raise UnsortedGraphError(f"outline: {value.name!r} is used before {node.name or node.op_type} makes it")
             wires[value] = wire = Wire(value, op, is_output=value in outputs)
             op.outs.append(wire)
-        for wire in op.reads():
+        for wire in op.reads:
             wire.readers.append(op)
         ops.append(op)
     return ops

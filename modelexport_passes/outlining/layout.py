@@ -98,7 +98,7 @@ def _out_of_order(ops: Iterable[Op], levels: Mapping[Region, Sequence[Item]]) ->
     rank = {item: at for items in levels.values() for at, item in enumerate(items)}
     found: set[Region] = set()
     for op in ops:
-        for wire in op.reads():
+        for wire in op.reads:
             producer = wire.producer
             if producer is None:
                 continue
@@ -131,7 +131,7 @@ def edges_at(levels: Iterable[Region], ops: Iterable[Op]) -> dict[Region, Edges]
     """For each of these regions, which of its items must come before which."""
     edges: dict[Region, Edges] = {region: defaultdict(dict) for region in levels}
     for op in ops if edges else ():
-        for wire in op.reads():
+        for wire in op.reads:
             producer = wire.producer
             if producer is None:
                 continue
@@ -180,7 +180,7 @@ def _constants_before_readers(order: Sequence[Item]) -> list[Item]:
         return list(order)
 
     def emit(op: Op) -> None:
-        for wire in op.reads():
+        for wire in op.reads:
             if wire.producer in waiting:
                 del waiting[wire.producer]
                 emit(wire.producer)

@@ -46,6 +46,8 @@ def repair(ops: Sequence[Op], root: Region) -> list[Op]:
         if op.constant:
             clones += _clone_to_readers(op, root)
             continue
+        if _stays_inside(op):
+            continue
         if op.node.op_type == "Identity" and all(wire.is_output and not wire.readers for wire in op.outs):
             op.region = root  # it only names an output of the graph
             continue
@@ -53,7 +55,7 @@ def repair(ops: Sequence[Op], root: Region) -> list[Op]:
         if target is not op.region:
             left = _step_down(target, op.region)
             op.region = target
-            for wire in op.reads():
+            for wire in op.reads:
                 producer = wire.producer
                 # What it needs from inside of what it leaves must leave as well.
                 if producer is not None and not producer.constant and _lies_in(producer.region, left):
@@ -81,7 +83,11 @@ def _mark_constants(ops: Iterable[Op]) -> None:
         node = op.node
         if node.domain not in ("", "ai.onnx") or op.has_bodies or node.op_type in RANDOM:
             continue
-        op.constant = all(wire is None or _is_constant(wire) for wire in op.ins) and _is_small_result(op)
+        for wire in op.reads:
+            if not _is_constant(wire):
+                break
+        else:
+            op.constant = _is_small_result(op)
 
 
 def _is_constant(wire: Wire) -> bool:
@@ -157,7 +163,7 @@ def _clone(op: Op, region: Region, readers: Sequence[list[Op]]) -> Op:
     copy = Op(op.node, op.order, region, op.scope)
     copy.constant = True
     copy.take(list(op.ins))
-    for wire in copy.reads():
+    for wire in copy.reads:
         wire.readers.append(copy)
     for wire, there in zip(op.outs, readers, strict=True):
         own = Wire(wire.value, copy)
@@ -189,7 +195,7 @@ def _reinstate(op: Op, root: Region) -> None:
         return
     op.withdrawn = False
     op.region = root
-    for wire in op.reads():
+    for wire in op.reads:
         wire.readers.append(op)
         if wire.producer is not None:
             _reinstate(wire.producer, root)
@@ -207,7 +213,7 @@ def _embed_initializers(ops: Sequence[Op], clones: Sequence[Op], root: Region) -
     wires: dict[Wire, None] = {}
     for op in (*ops, *clones):
         if op.region is not root and not op.withdrawn:
-            wires.update((wire, None) for wire in op.reads() if is_embeddable(wire))
+            wires.update((wire, None) for wire in op.reads if is_embeddable(wire))
     embedded: list[Op] = []
     for wire in wires:
         by_region: dict[Region, list[Op]] = {}
@@ -263,30 +269,33 @@ def _freedoms(ops: Iterable[Op]) -> dict[Op, _Freedom]:
     """
     found: dict[Op, _Freedom] = {}
     for op in ops:
-        if op.constant or op.has_bodies or op.node.op_type in RANDOM:
+        operator, home = op.node.op_type, op.region
+        if op.constant or op.has_bodies or operator in RANDOM:
             continue
         depth, weight, activation = 0, False, False
-        for wire in op.reads():
+        for wire in op.reads:
             producer = wire.producer
-            if _is_constant(wire):
-                continue
             if producer is None:
-                weight = weight or wire.is_weight
+                weight = weight or (wire.is_weight and not is_embeddable(wire))
                 continue
-            there = lowest_common(producer.region, op.region).depth
+            if producer.constant:
+                continue
+            there = home.depth if producer.region is home else lowest_common(producer.region, home).depth
             known = found.get(producer)
-            depth = max(depth, there if known is None else min(there, known.depth))
-            if op.node.op_type not in _SHAPE_ONLY:
-                activation = activation or known is None or not known.weight_free
+            if known is not None and known.depth < there:
+                there = known.depth
+            depth = max(depth, there)
+            if not activation and operator not in _SHAPE_ONLY:
+                activation = known is None or not known.weight_free
         if not (weight and activation):
-            found[op] = _Freedom(min(depth, op.region.depth), not (weight or activation))
+            found[op] = _Freedom(min(depth, home.depth), not (weight or activation))
     return found
 
 
 def _hoist_target(op: Op, root: Region, free: dict[Op, _Freedom], demanded: dict[Op, Region]) -> Region:
     """Where an operation goes: up to its readers if it may and must, else it stays."""
     home = op.region
-    if op not in free or home is root or _stays_inside(op):
+    if home is root or op not in free:
         return home
     readers = [reader.region for wire in op.outs for reader in wire.readers]
     if any(wire.is_output for wire in op.outs):
@@ -330,9 +339,13 @@ def _is_in_like_module(region: Region, module: Region) -> bool:
 def _stays_inside(op: Op) -> bool:
     """The common case, found fast: all readers lie where the operation does."""
     home = op.region
-    return all(reader.region is home for wire in op.outs for reader in wire.readers) and not any(
-        wire.is_output for wire in op.outs
-    )
+    for wire in op.outs:
+        if wire.is_output:
+            return False
+        for reader in wire.readers:
+            if reader.region is not home:
+                return False
+    return True
 
 
 def _lies_in(region: Region, outer: Region) -> bool:

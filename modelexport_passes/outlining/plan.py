@@ -136,15 +136,19 @@ def _plan(
 ) -> OutlinePlan:
     root = Region((), None)
     ops = read_graph(graph, root)
-    done = {op.scope.frames for op in ops if op.node in own_calls and op.scope is not None}
-    for op in ops:
-        op.weight = own_calls.get(op.node, 1)
-    stacks = {op: _stack(op, done) for op in ops}
-    distinct = list(dict.fromkeys(stacks.values()))
+    called = [op for op in ops if op.node in own_calls] if own_calls else []
+    for op in called:
+        op.weight = own_calls[op.node]
+    done = {op.scope.frames for op in called if op.scope is not None}
+    stacks = [_stack(op, done) for op in ops]
+    # By identity first: operations of a module call share its frames, and to hash these is what would cost here.
+    seen = {id(stack): stack for stack in stacks}
+    distinct = list(dict.fromkeys(seen.values()))
     selected = selection.predicate(distinct)
     innermost = find_regions(distinct, root, lambda frames: frames not in unwanted and selected(frames))
-    for op, stack in stacks.items():
-        op.region = innermost[stack]
+    places = {key: innermost[stack] for key, stack in seen.items()}
+    for op, stack in zip(ops, stacks, strict=True):
+        op.region = places[id(stack)]
     ops += repair(ops, root)
     if min_nodes > 1:
         dissolve(_small(ops, min_nodes), ops, root)

@@ -97,6 +97,7 @@ class Bodies:
     group_of: dict[Region, Group] = field(default_factory=dict[Region, Group])
     actuals: dict[Region, list[Wire]] = field(default_factory=dict[Region, list[Wire]])
     attributes: dict[Region, Given] = field(default_factory=dict[Region, Given])
+    _keys: dict[tuple[str | int, ...], Hashable] = field(default_factory=dict["tuple[str | int, ...]", Hashable])
 
     def reads_of(self, item: Item) -> Sequence[Wire | None]:
         """What an item takes: inputs and captures of an operation, or the actual inputs of a call."""
@@ -112,8 +113,16 @@ class Bodies:
         """What an item does: the operator and its attributes, or the function that is called."""
         if isinstance(item, Region):
             return (self.group_of[item].number, item.part)
-        lift = self.likeness.lift
-        return operator_key(item, constant_value=lift == "never", plain_values=lift != "attributes")
+        node = item.node
+        # Nodes that a file says the same of share the objects for it (`exporting.reader`): it is put in order once.
+        same = (node.op_type, node.domain, node.overload, len(item.outs), *map(id, node.attributes.data.values()))
+        known = None if item.has_bodies else self._keys.get(same)
+        if known is None:
+            lift = self.likeness.lift
+            known = operator_key(item, constant_value=lift == "never", plain_values=lift != "attributes")
+            if not item.has_bodies:
+                self._keys[same] = known
+        return known
 
     def value_names(self, items: Iterable[Item]) -> set[str]:
         """Names of what these items make, and of what the bodies of operations make inside."""
