@@ -167,15 +167,21 @@ def _all_known(nodes: Iterable[ir.Node]) -> bool:
 
 def _write_new(nodes: Iterable[ir.Node], scopes: Mapping[ir.Node, Scope]) -> int:
     written = 0
+    # Equal scopes have one text. By identity first: to hash the frames of each operation would cost more than the rest.
     texts: dict[tuple[tuple[Frame, ...], Source], str] = {}
+    known: dict[int, str] = {}
     for node in nodes if scopes else ():
         scope = scopes.get(node)
-        if scope is not None and SCOPE_KEY not in node.metadata_props:
-            key = scope.frames, scope.source
-            if key not in texts:
-                texts[key] = format_scope(scope)
-            node.metadata_props[SCOPE_KEY] = texts[key]
-            written += 1
+        if scope is None:
+            continue
+        metadata = node.metadata_props
+        if SCOPE_KEY in metadata:
+            continue
+        text = known.get(id(scope))
+        if text is None:
+            text = known[id(scope)] = texts.setdefault((scope.frames, scope.source), format_scope(scope))
+        metadata[SCOPE_KEY] = text
+        written += 1
     return written
 
 

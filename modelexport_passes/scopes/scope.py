@@ -149,6 +149,7 @@ def format_frames(frames: tuple[Frame, ...]) -> str:
     return "/".join(map(_format_frame, frames))
 
 
+@functools.lru_cache(maxsize=16384)
 def _format_frame(frame: Frame) -> str:
     path = f"^{escape(frame.path[1:])}" if frame.path.startswith("^") else escape(frame.path)
     text = f"{escape(frame.class_name)}:{path}"

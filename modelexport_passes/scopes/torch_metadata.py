@@ -25,6 +25,8 @@ from modelexport_passes.scopes.traces import STACK_TRACE, Traces
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 CLASS_HIERARCHY = "pkg.torch.onnx.class_hierarchy"
 _STRICT_ROOT = "_export_root"
+_Framed = tuple[tuple[Frame, ...], bool]
+
 NO_STACK = "_empty_nn_module_stack_from_metadata_hook"
 """What torch puts in the place of the modules of an operation that it made itself, before any module ran."""
 
@@ -62,16 +64,18 @@ def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> d
     classes |= {path: classes[call.key] for call, path in paths.items() if path not in classes}
     dropped = dropped_calls(root, [fx_node_name(node) for node in told])
     framed = call_frames(root, innermost, paths, classes, dropped)
-    # One object for all operations of a call: 100 000 operations have a few hundred.
-    shared: dict[tuple[tuple[Frame, ...], bool], Scope] = {}
-    for key in framed:
-        if key not in shared:
-            shared[key] = Scope(key[0], Source.DATAFLOW if key[1] else Source.METADATA)
-    scopes = {node: shared[key] for node, key in zip(told, framed, strict=True)}
+    # One object for all operations of a call: 100 000 operations have a few hundred. By identity, as `call_frames`
+    # shares them as well: to hash the frames of each operation is what would cost here.
+    shared = {id(key): Scope(key[0], Source.DATAFLOW if key[1] else Source.METADATA) for key in _distinct(framed)}
+    scopes = {node: shared[id(key)] for node, key in zip(told, framed, strict=True)}
     for node, norm in norms.items():
         scopes[node] = scopes[node].with_source(max(scopes[node].source, Source.PARAMETER, key=lambda s: s.rank))
         keep_origins(node, scopes[node], Scope(norm, Source.METADATA))
     return scopes
+
+
+def _distinct(shared: Iterable[_Framed]) -> Iterable[_Framed]:
+    return {id(one): one for one in shared}.values()
 
 
 def _events(told: Mapping[ir.Node, tuple[Frame, ...]], owners: ParameterOwners) -> list[Event]:
@@ -138,6 +142,8 @@ def _paths(root: Call, events: Sequence[Event]) -> dict[Call, str]:
 
 
 def _kernel_owner(node: ir.Node, owners: ParameterOwners) -> str | None:
+    if RULE_NAME not in node.metadata_props:
+        return None
     kernel = fused_kernel(node)
     return None if kernel is None else owners.owner(kernel)
 
@@ -146,7 +152,8 @@ def frames_from_metadata(node: ir.Node) -> tuple[Frame, ...]:
     """The modules that torch's metadata on the node tells, root first, each with call 0. Empty if none are told."""
     metadata = node.metadata_props
     names, classes = metadata.get(NAME_SCOPES), metadata.get(CLASS_HIERARCHY)
-    return () if names is None or classes is None else _frames(_head(names), _head(classes))
+    # Names end in the operation's own: each is another text. Classes are not: few have to be looked at.
+    return () if names is None or classes is None else _frames(_head(names), _class_head(classes))
 
 
 @functools.lru_cache(maxsize=16384)
@@ -169,6 +176,9 @@ def _head(text: str) -> str:
     if cut < 0 or '"' in text or "\\" in text:
         return repr(literal_list(text)[:-1])
     return f"{text[:cut]}']"
+
+
+_class_head = functools.lru_cache(maxsize=16384)(_head)
 
 
 def _read_list(text: str) -> list[str]:
