@@ -7,10 +7,12 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 
 from modelexport_passes.default_domain import name_default_domain
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.exporting.losses import losses
+from modelexport_passes.exporting.pieces import split
 from modelexport_passes.exporting.reader import Reader, Uncommon
 from modelexport_passes.exporting.weights import all_tensors
 from modelexport_passes.garbage import collector_paused
@@ -43,6 +45,24 @@ def deserialize(
                 tensor.base_dir = directory or Path()
         name_default_domain(model)
         return model, external
+
+
+def deserialize_file(data: bytes, directory: Path) -> tuple[ir.Model, list[ir.ExternalTensor]] | None:
+    """As `deserialize`, straight from the bytes of a file; None if it is not one of those that nearly all are.
+
+    The protobuf of all nodes is never in memory at once.
+    """
+    with collector_paused():
+        pieces = split(data)
+        if pieces is None or not pieces.rest.ir_version:
+            return None
+        reader = Reader(directory)
+        try:
+            model = reader.model(pieces.rest, pieces)
+        except (Uncommon, DecodeError):
+            return None
+        name_default_domain(model)
+        return model, reader.external
 
 
 def _deserialize_uncommon(proto: onnx.ModelProto, what: str) -> ir.Model:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from modelexport_passes.errors import ModelExportError
-from modelexport_passes.exporting.deserialize import deserialize
+from modelexport_passes.exporting.deserialize import deserialize, deserialize_file
 from modelexport_passes.exporting.weights import data_location
 
 _SHOWN = 5
@@ -28,21 +28,26 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             (`modelexport_passes.exporting.losses`), or an external data file is missing, too short or not readable.
     """
     source = Path(path)
-    proto = _read(source)
+    data = _read(source)
     # Absolute: a later chdir must not lose the weights. Not resolved: data lies beside the name the user gave.
     directory = Path(os.path.abspath(source.parent))
-    model, external = deserialize(proto, f"load {source}", directory)
+    model, external = deserialize_file(data, directory) or deserialize(
+        _parse(data, source), f"load {source}", directory
+    )
     _check_external_data(external, directory, source)
     return model
 
 
-def _read(source: Path) -> onnx.ModelProto:
+def _read(source: Path) -> bytes:
     try:
-        data = source.read_bytes()
+        return source.read_bytes()
     except FileNotFoundError as error:
         raise ModelExportError(f"load {source}: there is no such file{_neighbours(source)}") from error
     except OSError as error:
         raise ModelExportError(f"load {source}: cannot be read: {error.strerror}") from error
+
+
+def _parse(data: bytes, source: Path) -> onnx.ModelProto:
     try:
         proto = onnx.ModelProto.FromString(data)
     except DecodeError as error:

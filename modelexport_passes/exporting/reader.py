@@ -7,7 +7,7 @@ reader that knows everything, and this one, which reads what it knows to the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from sys import intern
 
@@ -15,11 +15,13 @@ import onnx
 import onnx_ir as ir
 from onnx_ir import serde
 
+from modelexport_passes.exporting.pieces import Pieces
 from modelexport_passes.fast_nodes import insert_nodes, make_node
 
 _Values = dict[str, ir.Value]
 _Scopes = tuple[_Values, ...]
-_Infos = Mapping[str, onnx.ValueInfoProto]
+_Nodes = Iterable[onnx.NodeProto]
+"""Nodes in order, which can be gone through twice."""
 
 _FUNCTION_TYPES_VERSION = 10
 """Before this IR version the types of values in functions stood, by custom, in the main graph."""
@@ -49,21 +51,27 @@ class Reader:
         # Protobuf gives a new text each time, and a model says the same of many nodes.
         self._texts: dict[str, str] = {}
 
-    def model(self, proto: onnx.ModelProto) -> ir.Model:
+    def model(self, proto: onnx.ModelProto, pieces: Pieces | None = None) -> ir.Model:
         """The model that ``onnx_ir.from_proto`` would make.
+
+        Args:
+            proto: the model.
+            pieces: it again, where its nodes are not in ``proto`` but are read a piece at a time.
 
         Raises:
             Uncommon: it has to.
         """
+        graph = proto.graph
+        nodes, infos = (graph.node, graph.value_info) if pieces is None else (pieces.nodes, pieces.infos)
         try:
-            return self._model(proto)
+            return self._model(proto, nodes, infos)
         except (serde.SerdeError, ValueError) as error:
             raise Uncommon from error  # not a valid model: the other reader says why
 
-    def _model(self, proto: onnx.ModelProto) -> ir.Model:
+    def _model(self, proto: onnx.ModelProto, nodes: _Nodes, infos: Iterable[onnx.ValueInfoProto]) -> ir.Model:
         _require(not proto.training_info and not proto.configuration)
         _require(not proto.functions or proto.ir_version >= _FUNCTION_TYPES_VERSION)
-        graph = self._graph(proto.graph, ())
+        graph = self._graph(proto.graph, nodes, infos, ())
         graph.opset_imports.update(_opsets(proto.opset_import))
         functions = [self._function(function) for function in proto.functions]
         _require(len({function.identifier() for function in functions}) == len(functions))
@@ -83,8 +91,8 @@ class Reader:
         inputs = [ir.Value(name=name) for name in proto.input]
         values: _Values = {str(value.name): value for value in inputs}
         _require(len(values) == len(inputs))
-        infos = {info.name: info for info in proto.value_info}
-        nodes = self._nodes(proto.node, values, (values,), infos)
+        nodes = self._nodes(proto.node, values, (values,))
+        self._inform(proto.value_info, values, set())
         _require(all(name in values for name in proto.output))
         graph = ir.Graph(
             inputs,
@@ -100,16 +108,21 @@ class Reader:
         attributes += [ir.Attr(name, ir.AttributeType.UNDEFINED, None) for name in proto.attribute]
         return ir.Function(proto.domain, proto.name, proto.overload, graph=graph, attributes=attributes)
 
-    def _graph(self, proto: onnx.GraphProto, around: _Scopes) -> ir.Graph:
+    def _inner(self, proto: onnx.GraphProto, around: _Scopes) -> ir.Graph:
+        return self._graph(proto, proto.node, proto.value_info, around)
+
+    def _graph(
+        self, proto: onnx.GraphProto, protos: _Nodes, infos: Iterable[onnx.ValueInfoProto], around: _Scopes
+    ) -> ir.Graph:
         _require(not proto.quantization_annotation and not proto.sparse_initializer)
         inputs = [ir.Value(name=info.name) for info in proto.input]
         for info, value in zip(proto.input, inputs, strict=True):
             self._describe(value, info)
         values: _Values = {str(value.name): value for value in inputs}
-        infos = {info.name: info for info in proto.value_info}
-        initializers = [self._initializer(tensor, values, infos) for tensor in proto.initializer]
+        initializers = [self._initializer(tensor, values, inner=bool(around)) for tensor in proto.initializer]
         _require(len({value.name for value in initializers}) == len(initializers))
-        nodes = self._nodes(proto.node, values, (values, *around), infos)
+        nodes = self._nodes(protos, values, (values, *around))
+        self._inform(infos, values, {str(value.name) for value in initializers} - {info.name for info in proto.input})
         _require(all(info.name in values for info in proto.output))
         outputs = [values[info.name] for info in proto.output]
         for info, value in zip(proto.output, outputs, strict=True):
@@ -128,20 +141,29 @@ class Reader:
 
     # --- values ------------------------------------------------------------------------------------------------------
 
-    def _initializer(self, proto: onnx.TensorProto, values: _Values, infos: _Infos) -> ir.Value:
+    def _initializer(self, proto: onnx.TensorProto, values: _Values, *, inner: bool) -> ir.Value:
         name = proto.name
         _require(bool(name))
-        tensor = self._tensor(proto)
+        tensor = self._tensor_of_node(proto) if inner else self._tensor(proto)
         known = values.get(name)
         if known is not None:
             known.const_value = tensor
             return known
         # Both are frozen: the tensor's own shape serves the value, as it does in onnx_ir.
         value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=_shape(tensor), const_value=tensor)
-        if name in infos:
-            self._describe(value, infos[name])
         values[name] = value
         return value
+
+    def _inform(self, infos: Iterable[onnx.ValueInfoProto], values: _Values, initializers: set[str]) -> None:
+        """Give values what is known of them: those that nodes make, and these initializers."""
+        seen: set[str] = set()
+        for info in infos:
+            name = info.name
+            _require(name not in seen)
+            seen.add(name)
+            value = values.get(name)
+            if value is not None and (value.producer() is not None or name in initializers):
+                self._describe(value, info)
 
     def _describe(self, value: ir.Value, info: onnx.ValueInfoProto) -> None:
         """Give a value the type, the shape and the metadata that a file declares for it."""
@@ -163,11 +185,15 @@ class Reader:
             self.external.append(tensor)
         return tensor
 
+    def _tensor_of_node(self, proto: onnx.TensorProto) -> ir.TensorProtocol:
+        """A tensor of its own: as a part of the file's protobuf it would keep the whole of that in memory."""
+        copy = onnx.TensorProto()
+        copy.CopyFrom(proto)
+        return self._tensor(copy)
+
     # --- nodes -------------------------------------------------------------------------------------------------------
 
-    def _nodes(
-        self, protos: Sequence[onnx.NodeProto], values: _Values, scopes: _Scopes, infos: _Infos
-    ) -> list[ir.Node]:
+    def _nodes(self, protos: _Nodes, values: _Values, scopes: _Scopes) -> list[ir.Node]:
         """Nodes in order. Their outputs are declared first: a graph need not be sorted."""
         outputs: list[tuple[ir.Value, ...]] = []
         for proto in protos:
@@ -177,9 +203,6 @@ class Reader:
                 if name:
                     _require(name not in values)
                     values[name] = value
-                    info = infos.get(name)
-                    if info is not None:
-                        self._describe(value, info)
             outputs.append(made)
         return [self._node(proto, made, scopes) for proto, made in zip(protos, outputs, strict=True)]
 
@@ -219,14 +242,14 @@ class Reader:
             return known
         doc_string = proto.doc_string or None
         if kind == onnx.AttributeProto.TENSOR:
-            return ir.Attr(proto.name, ir.AttributeType.TENSOR, self._tensor(proto.t), doc_string=doc_string)
+            return ir.Attr(proto.name, ir.AttributeType.TENSOR, self._tensor_of_node(proto.t), doc_string=doc_string)
         if kind == onnx.AttributeProto.TENSORS:
-            tensors = [self._tensor(tensor) for tensor in proto.tensors]
+            tensors = [self._tensor_of_node(tensor) for tensor in proto.tensors]
             return ir.Attr(proto.name, ir.AttributeType.TENSORS, tensors, doc_string=doc_string)
         if kind == onnx.AttributeProto.GRAPH:
-            return ir.Attr(proto.name, ir.AttributeType.GRAPH, self._graph(proto.g, scopes), doc_string=doc_string)
+            return ir.Attr(proto.name, ir.AttributeType.GRAPH, self._inner(proto.g, scopes), doc_string=doc_string)
         if kind == onnx.AttributeProto.GRAPHS:
-            graphs = [self._graph(graph, scopes) for graph in proto.graphs]
+            graphs = [self._inner(graph, scopes) for graph in proto.graphs]
             return ir.Attr(proto.name, ir.AttributeType.GRAPHS, graphs, doc_string=doc_string)
         raise Uncommon
 

@@ -1,0 +1,88 @@
+"""A file read in pieces is the model that it is as a whole; what cannot be taken apart is left whole."""
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import pytest
+
+from modelexport_passes.exporting import pieces
+from modelexport_passes.exporting.loading import load
+from modelexport_passes.exporting.pieces import split
+from modelexport_passes.exporting.reader import Reader, Uncommon
+from modelexport_passes.scopes.walk import all_nodes
+from tests.exporting.test_reader import models, small
+
+
+@pytest.mark.parametrize("size", [1, 1 << 22])
+def test_pieces_are_the_whole(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over onnx's backend models and models with functions, in the smallest pieces and in large ones."""
+    monkeypatch.setattr(pieces, "_PIECE", size)
+    read = 0
+    for name, proto in models():
+        parts = split(proto.SerializeToString())
+        assert parts is not None, name
+        assert not parts.rest.graph.node, name
+        assert list(parts.nodes) == list(parts.nodes) == list(proto.graph.node), name
+        assert list(parts.infos) == list(proto.graph.value_info), name
+        try:
+            model = Reader(Path()).model(parts.rest, parts)
+        except Uncommon:
+            continue
+        read += 1
+        assert ir.to_proto(model) == ir.to_proto(ir.from_proto(proto)), name
+    assert read > 1000
+
+
+def test_a_graph_out_of_order_in_any_order_of_fields() -> None:
+    """Nodes may stand before what they read, and in the file what is known of values before the nodes."""
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[N] x) => (float[N] y) <float[N] a, float[1] w = {1.0}> {'
+        "  a = Add(x, w)  y = Neg(a) }"
+    )
+    nodes = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend(reversed(nodes))
+    graph = onnx.GraphProto(value_info=proto.graph.value_info).SerializeToString()
+    del proto.graph.value_info[:]
+    graph += proto.graph.SerializeToString()
+    proto.ClearField("graph")
+    data = proto.SerializeToString() + b"\x3a" + bytes([len(graph) & 127 | 128, len(graph) >> 7]) + graph
+    parts = split(data)
+    assert parts is not None
+    expected = onnx.ModelProto.FromString(data)
+    assert [node.op_type for node in parts.nodes] == ["Neg", "Add"]
+    assert ir.to_proto(Reader(Path()).model(parts.rest, parts)) == ir.to_proto(ir.from_proto(expected))
+
+
+def test_what_is_no_model_is_not_taken_apart() -> None:
+    """Other bytes, a file cut short at any place, no graph, and a graph in two parts, which protobuf would join."""
+    data = small().SerializeToString()
+    assert split(b"no model at all") is None
+    assert split(b"") is None
+    for end in range(len(data)):
+        parts = split(data[:end])
+        assert parts is None or onnx.ModelProto.FromString(data[:end]) is not None
+    assert split(data + onnx.ModelProto(graph=onnx.GraphProto(name="more")).SerializeToString()) is None
+    assert split(onnx.ModelProto(ir_version=10).SerializeToString()) is None
+
+
+def test_a_model_keeps_no_piece_of_its_file(tmp_path: Path) -> None:
+    """The tensor of a Constant is a message of its own: one within the file's would keep all of that in memory."""
+    tensor = onnx.helper.make_tensor("t", onnx.TensorProto.FLOAT, [2], [1.0, 2.0])
+    node = onnx.helper.make_node("Constant", [], ["c"], value=tensor)
+    output = onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, [2])
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [output])), tmp_path / "m.onnx")
+    model = load(tmp_path / "m.onnx")
+    (constant,) = all_nodes(model)
+    held = constant.attributes["value"].as_tensor()
+    assert isinstance(held, ir.serde.TensorProtoTensor)
+    assert held.raw == tensor
+    parts = split((tmp_path / "m.onnx").read_bytes())
+    assert parts is not None
+    (proto,) = parts.nodes
+    reader = Reader(Path())
+    made = reader.model(parts.rest, parts._replace(nodes=[proto])).graph[0].attributes["value"].as_tensor()
+    assert isinstance(made, ir.serde.TensorProtoTensor)
+    proto.attribute[0].t.name = "changed"
+    assert made.name == "t"
