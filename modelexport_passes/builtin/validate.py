@@ -14,6 +14,7 @@ import onnx_ir as ir
 from modelexport_passes.errors import ConfigError, VerificationError
 from modelexport_passes.exporting.loading import load
 from modelexport_passes.exporting.record import ExportRecord, record_of
+from modelexport_passes.garbage import collector_paused
 from modelexport_passes.pass_base import Figure, ModelPass, Outcome, RunContext
 from modelexport_passes.validation.checker import run_checker
 from modelexport_passes.validation.functions import check_functions
@@ -126,18 +127,8 @@ class Validate(ModelPass):
     def call(self, model: ir.Model) -> Outcome:
         """Run the checks that are asked for; what the model computes is compared only if it is sound otherwise."""
         outcome = Outcome(model, modified=False)
-        problems: list[Problem] = []
         checks: list[Figure] = []
-        if self.checker:
-            checks.append("checker")
-            problems += [*check_structure(model), *check_functions(model)]
-            if not any(problem.fatal for problem in problems):
-                problems += run_checker(model)  # its words for what we found already would only repeat it
-        if self.hierarchy:
-            checks.append("hierarchy")
-            counts, found = check_hierarchy(model)
-            problems += found
-            outcome.figures.update(nodes=counts.nodes, tagged=counts.tagged, unknown=counts.unknown, calls=counts.calls)
+        problems = self._check(model, outcome, checks)
         if self.session:
             checks.append("session")
             problems += _tried("session", partial(open_session, model))
@@ -154,6 +145,22 @@ class Validate(ModelPass):
         left_out = [] if sound else [name for name in ("parity", "modules") if getattr(self, name)]
         _raise_for([problem for problem in problems if problem.fatal], left_out)
         return outcome
+
+    @collector_paused()
+    def _check(self, model: ir.Model, outcome: Outcome, checks: list[Figure]) -> list[Problem]:
+        """What can be said of the model without running it."""
+        problems: list[Problem] = []
+        if self.checker:
+            checks.append("checker")
+            problems += [*check_structure(model), *check_functions(model)]
+            if not any(problem.fatal for problem in problems):
+                problems += run_checker(model)  # its words for what we found already would only repeat it
+        if self.hierarchy:
+            checks.append("hierarchy")
+            counts, found = check_hierarchy(model)
+            problems += found
+            outcome.figures.update(nodes=counts.nodes, tagged=counts.tagged, unknown=counts.unknown, calls=counts.calls)
+        return problems
 
     def _prove(self, model: ir.Model, outcome: Outcome) -> Iterator[Problem]:
         options = self.modules if isinstance(self.modules, Modules) else Modules()
