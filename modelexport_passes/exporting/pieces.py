@@ -12,7 +12,7 @@ from typing import NamedTuple
 import onnx
 from google.protobuf.message import DecodeError
 
-_PIECE = 1 << 22
+_PIECE = 1 << 16
 """Bytes of a file to take at a time, about."""
 
 _MODEL_GRAPH = 7
