@@ -135,3 +135,13 @@ def insert_nodes(graph: ir.Graph, nodes: Sequence[ir.Node], *, before: ir.Node |
     chain._length = len(boxes)
     graph._name_authority._node_names |= cast("set[str]", node_names)
     graph._name_authority._value_names |= cast("set[str]", value_names)
+
+
+def remove_nodes(graph: ir.Graph) -> None:
+    """Let all nodes of a graph be in none."""
+    if not _FIELDS_ARE_KNOWN:
+        graph.remove(list(graph))
+        return
+    for node in graph:
+        node._graph = None
+    graph._nodes = _linked_list.DoublyLinkedSet()

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from modelexport_passes import fast_nodes
-from modelexport_passes.fast_nodes import copy_value, insert_nodes, make_node
+from modelexport_passes.fast_nodes import copy_value, insert_nodes, make_node, remove_nodes
 
 
 def fields(node: ir.Node) -> dict[str, Any]:
@@ -111,3 +111,19 @@ def test_a_copied_value_is_independent() -> None:
     assert value.shape is not None
     value.shape.freeze()
     assert copy_value(value, "z").shape is value.shape
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_removed_nodes_are_in_no_graph(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They keep what they read and can be put into a graph again; the graph is empty and can be filled again."""
+    monkeypatch.setattr(fast_nodes, "_FIELDS_ARE_KNOWN", known)
+    graph, nodes = chain(["a", "b", "c"])
+    insert_nodes(graph, nodes)
+    remove_nodes(graph)
+    assert (list(graph), list(reversed(graph)), len(graph)) == ([], [], 0)
+    assert all(node.graph is None for node in nodes)
+    assert nodes[1].inputs[0] is nodes[0].outputs[0]
+    assert [use.node for use in nodes[0].outputs[0].uses()] == [nodes[1]]
+    graph.extend(nodes[:2])
+    other = ir.Graph([], [], nodes=nodes[2:])
+    assert [node.name for node in [*graph, *other]] == ["a", "b", "c"]

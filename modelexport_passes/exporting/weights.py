@@ -27,7 +27,7 @@ def initializers(model: ir.Model) -> Iterator[ir.Value]:
     """All initializers: of the main graph, of subgraphs, and of subgraphs inside functions."""
     yield from model.graph.initializers.values()
     for node in all_nodes(model):
-        if has_bodies(node):
+        if node.attributes.data and has_bodies(node):
             for graph in subgraphs_of(node):
                 yield from graph.initializers.values()
 

@@ -71,8 +71,8 @@ class Op:
         self.scope = scope
         self.ins: list[Wire | None] = []
         self.has_bodies = False
-        self.captured: list[ir.Value] = []
-        self.captures: list[Wire] = []
+        self.captured: Sequence[ir.Value] = ()
+        self.captures: Sequence[Wire] = ()
         self.reads: Sequence[Wire] = ()
         self.outs: list[Wire] = []
         self.copy_of: list[Wire] | None = None
@@ -93,19 +93,18 @@ class Op:
             return self.local_frames
         return () if self.scope is None else self.scope.frames
 
-    def take(self, ins: list[Wire | None], captures: list[Wire] | None = None) -> None:
-        """Take these inputs, and captures if there are any."""
+    def take(self, ins: list[Wire | None], captures: Sequence[Wire] = ()) -> None:
+        """Take these inputs and captures."""
         self.ins = ins
-        if captures is not None:
-            self.captures = captures
-        if self.captures or None in ins:
-            self.reads = [wire for wire in (*ins, *self.captures) if wire is not None]
+        self.captures = captures
+        if captures or None in ins:
+            self.reads = [wire for wire in (*ins, *captures) if wire is not None]
         else:
             self.reads = cast("list[Wire]", ins)
 
     def reroute(self, old: Wire, new: Wire) -> None:
         """Read ``new`` wherever ``old`` was read."""
-        captures = [new if wire is old else wire for wire in self.captures] if self.captures else None
+        captures = [new if wire is old else wire for wire in self.captures]
         self.take([new if wire is old else wire for wire in self.ins], captures)
 
 

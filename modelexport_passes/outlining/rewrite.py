@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
+from modelexport_passes.fast_nodes import insert_nodes, remove_nodes
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.naming import local_name
@@ -26,10 +27,10 @@ def rewrite(model: ir.Model, plan: OutlinePlan) -> Made:
     """Rewrite the model's main graph as planned. Returns the node that each operation and call has become."""
     graph, bodies = model.graph, plan.bodies
     originals = [op for op in plan.ops if op.copy_of is None]
-    wires = {wire.value: wire for op in originals for wire in op.outs}
+    wires = {wire.value: wire for op in originals for wire in op.outs if wire.is_output}
     outputs = list(graph.outputs)
     graph.outputs.clear()  # one that moves into a function becomes an output there
-    graph.remove([op.node for op in originals])
+    remove_nodes(graph)
     stay = {item for region in _kept_regions(bodies) for item in bodies.layout[region]}
     dropped = {op.node for op in originals if op not in stay}
     for op in originals:
@@ -45,7 +46,7 @@ def rewrite(model: ir.Model, plan: OutlinePlan) -> Made:
         facts.update(general)
         state.update(_make_function(model, function, bodies, functions, made, general))
     main = _Body(bodies, functions, graph.initializers, {})
-    graph.extend(main.build(bodies.root, made))
+    insert_nodes(graph, main.build(bodies.root, made))
     graph.outputs.extend(main.values[wires[value]] if value in wires else value for value in outputs)
     for value, known in facts.items():
         value.type, value.shape = known.type, known.shape

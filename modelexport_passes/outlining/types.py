@@ -40,6 +40,19 @@ def general_facts(group: Group, bodies: Bodies) -> General:
         return general
     for row in zip(*(bodies.layout[region] for region in group.instances), strict=True):
         for wires in zip(*(bodies.results_of(item) for item in row), strict=True):
+            first = wires[0].value
+            kind, shape = first.type, first.shape
+            types_differ = shapes_differ = False
+            for wire in wires:
+                value = wire.value
+                types_differ = types_differ or value.type != kind
+                # Most of them are one object.
+                shapes_differ = shapes_differ or (value.shape is not shape and value.shape != shape)
+            if types_differ or shapes_differ:
+                general[first] = Facts(None if types_differ else kind, common_shape([wire.value for wire in wires]))
+    return general
+    for row in zip(*(bodies.layout[region] for region in group.instances), strict=True):
+        for wires in zip(*(bodies.results_of(item) for item in row), strict=True):
             values = [wire.value for wire in wires]
             first = values[0]
             types_differ = any(value.type != first.type for value in values)

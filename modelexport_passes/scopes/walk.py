@@ -38,7 +38,7 @@ def owned_nodes(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
     """These nodes and all nodes in the bodies they own, at any depth, each before its bodies."""
     for node in nodes:
         yield node
-        if has_bodies(node):
+        if node.attributes.data and has_bodies(node):
             for graph in subgraphs_of(node):
                 yield from owned_nodes(graph)
 
