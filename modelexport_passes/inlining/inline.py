@@ -73,7 +73,8 @@ def inline(model: ir.Model, selected: Selected, wanted: Callable[[Scope | None],
             _inline_in(function.graph, instantiation, place)
             for domain in {node.domain for node in owned_nodes(function)}:
                 function.opset_imports.setdefault(domain, model.opset_imports.get(domain, 1))
-    called = _called(model)
+    # Without a choice among calls, none is left of any function that was chosen.
+    called = _called(model) if wanted is not None else set[ir.OperatorIdentifier]()
     gone = [key for key in chosen if key not in called]
     for key in gone:
         del model.functions[key]
