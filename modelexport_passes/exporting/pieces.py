@@ -7,7 +7,7 @@ them. So a stretch of the bytes of a graph that begins and ends between two fiel
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -50,14 +50,13 @@ def split(data: bytes) -> Pieces | None:
         if begin + length != end:
             return None
         spans: dict[int, list[_Span]] = {_GRAPH_NODE: [], _GRAPH_VALUE_INFO: []}
-        others: list[bytes] = []
+        others: list[_Span] = []
         for number, first, last in _fields(data, begin, end):
-            if number in spans:
-                _extend(spans[number], first, last)
-            else:
-                others.append(data[first:last])
+            _extend(spans.get(number, others), first, last)
         rest = onnx.ModelProto.FromString(data[:start] + data[end:])
-        rest.graph.MergeFromString(b"".join(others))
+        whole = memoryview(data)
+        for first, last in others:
+            rest.graph.MergeFromString(cast(bytes, whole[first:last]))  # weights may be among them: not copied
     except (IndexError, ValueError, DecodeError):
         return None
     return Pieces(rest, _Nodes(data, spans[_GRAPH_NODE]), _Infos(data, spans[_GRAPH_VALUE_INFO]))
