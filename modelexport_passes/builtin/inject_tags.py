@@ -108,11 +108,12 @@ class InjectTags(ModelPass):
             if known.get(key) != template:
                 remember_template(model, key, template)
                 changed += 1
-        counts = {key: sum(1 for node in nodes if key in node.metadata_props) for key in templates}
+        metadata = [node.metadata_props for node in nodes]
+        counts = {key: sum([key in entries for entries in metadata]) for key in templates}
         if model.ir_version < METADATA_IR_VERSION and any(counts.values()):
             model.ir_version = METADATA_IR_VERSION
             changed += 1
-        tagged = sum(1 for node in nodes if SCOPE_KEY in node.metadata_props)
+        tagged = sum([SCOPE_KEY in entries for entries in metadata])
         figures: dict[str, Figure] = {"tagged": tagged, "untagged": len(nodes) - tagged}
         if len(counts) != 1 or self.splits is not None:
             figures["keys"] = dict(counts)

@@ -147,17 +147,14 @@ def _name_classes(nodes: Iterable[ir.Node], classes: Mapping[str, str]) -> int:
 
 def scope_stats(nodes: Iterable[ir.Node]) -> ScopeStats:
     """Count how these nodes know their scopes."""
-    texts: Counter[str] = Counter()
+    nodes = list(nodes)
+    texts = Counter([node.metadata_props.get(SCOPE_KEY) for node in nodes])
     unknown: list[str] = []
-    for node in nodes:
-        text = node.metadata_props.get(SCOPE_KEY)
-        if text is None:
-            unknown.append(node.name or f"<unnamed {node.op_type}>")
-        else:
-            texts[text] += 1
+    if texts.pop(None, 0):
+        unknown = [node.name or f"<unnamed {node.op_type}>" for node in nodes if SCOPE_KEY not in node.metadata_props]
     by_source: Counter[Source] = Counter()
     for text, count in texts.items():
-        by_source[parse_scope(text).source] += count
+        by_source[parse_scope(str(text)).source] += count
     return ScopeStats({source: by_source[source] for source in Source if by_source[source]}, tuple(unknown))
 
 
