@@ -62,7 +62,7 @@ def inline(model: ir.Model, selected: Selected, wanted: Callable[[Scope | None],
     originals = Originals(model.graph, ledger, names)
     site = Site(names, Names(_node_names(model.graph)), originals, inside=False)
     _inline_in(model.graph, instantiation, site)
-    if originals.reused and not is_sorted(model.graph):
+    if originals.reused and not originals.in_order():
         originals.move_to_front()
         if not is_sorted(model.graph):
             model.graph.sort()

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from modelexport_passes.scopes.ledger import Ledger
 from modelexport_passes.scopes.scope import parse_scope, set_scope
+from modelexport_passes.scopes.walk import captures_of, has_bodies
 from modelexport_passes.unique_names import Names
 
 
@@ -30,6 +31,19 @@ class Originals:
                 self._found[str(node.outputs[0].name)] = node.outputs
                 self._standing.add(node)
                 self.reused = True
+
+    def in_order(self) -> bool:
+        """Whether the originals that the graph has stand before all that use them."""
+        ahead: set[ir.Value | None] = {value for node in self._standing for value in node.outputs}
+        for node in self._graph:
+            if not ahead:
+                break
+            reads = [*node.inputs, *captures_of(node)] if has_bodies(node) else node.inputs
+            if not ahead.isdisjoint(reads):
+                return False
+            if node in self._standing:
+                ahead.difference_update(node.outputs)
+        return True
 
     def move_to_front(self) -> None:
         """Let the originals that the graph has stand before all that may use them: they need nothing but each other."""
