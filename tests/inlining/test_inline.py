@@ -423,3 +423,19 @@ def test_a_second_run_changes_nothing() -> None:
     model = model_with("g (float[2,3] x) => (float[2,3] y) { y = f.Twice(x) }", "Twice (a) => (b) { b = Neg(a) }")
     assert mx.Inline()(model).modified
     assert not mx.Inline()(model).modified
+
+
+def test_a_constant_that_stands_behind_a_call_comes_to_stand_before_it() -> None:
+    """The main graph's own constant takes the place of the body's copy: also where it stood behind the call."""
+    text = f"""{HEADER}
+    g (float[2,3] x) => (float[2,3] y) {{
+      a = Neg(x)  c = Constant <value = float {{2.0}}> ()  b = Mul(a, c)  d = Add(b, c)  y = Abs(d) }}"""
+    scopes = dict.fromkeys("ab", "/Net/Part.part") | dict.fromkeys("cdy", "/Net")
+    model = scoped(text, scopes)
+    before = run(model, X)
+    mx.Outline()(model)
+    assert [node.op_type for node in model.graph] == ["Part", "Constant", "Add", "Abs"]
+    mx.Inline()(model)
+    check(model)
+    assert [node.op_type for node in model.graph] == ["Constant", "Neg", "Mul", "Add", "Abs"]
+    assert run(model, X) == before
