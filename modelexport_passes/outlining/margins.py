@@ -99,7 +99,7 @@ def _is_light(op: Op) -> bool:
     node = op.node
     if node.op_type not in _LIGHT or node.domain not in ("", "ai.onnx"):
         return False
-    return node.op_type in VIEWS or not any(wire.is_weight and not _is_table(wire) for wire in op.reads())
+    return node.op_type in VIEWS or not any(wire.is_weight and not _is_table(wire) for wire in op.reads)
 
 
 def _is_table(wire: Wire) -> bool:

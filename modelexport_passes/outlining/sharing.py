@@ -325,7 +325,7 @@ def _move_to_callers(moved: Mapping[Region, Leaving], bodies: Bodies) -> None:
 def _settle_results(region: Region, leaving: Leaving, bodies: Bodies) -> None:
     """What leaves a region is no result of it any more; what is needed behind the call is."""
     gone = {wire for op in (*leaving.before, *leaving.behind) for wire in op.outs}
-    needed = {wire for op in leaving.behind for wire in op.reads()}
+    needed = {wire for op in leaving.behind for wire in op.reads}
     if gone.isdisjoint(bodies.results[region]) and not needed:
         return
     needed.update(bodies.results[region])

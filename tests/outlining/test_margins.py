@@ -160,7 +160,7 @@ def test_a_folded_shape_goes_out_through_two_modules() -> None:
     model = outlined(NESTED, scopes)
     assert set(function_calls(model)) == {"Block", "Inner"}
     assert [
-        value.name for call in model.graph for value in call.inputs if value is not None and value.name in "kl"
+        value.name for call in model.graph for value in call.inputs if value is not None and value.name in ("k", "l")
     ] == [
         "k",
         "l",
