@@ -51,11 +51,3 @@ def general_facts(group: Group, bodies: Bodies) -> General:
             if types_differ or shapes_differ:
                 general[first] = Facts(None if types_differ else kind, common_shape([wire.value for wire in wires]))
     return general
-    for row in zip(*(bodies.layout[region] for region in group.instances), strict=True):
-        for wires in zip(*(bodies.results_of(item) for item in row), strict=True):
-            values = [wire.value for wire in wires]
-            first = values[0]
-            types_differ = any(value.type != first.type for value in values)
-            if types_differ or any(value.shape != first.shape for value in values):
-                general[first] = Facts(None if types_differ else first.type, common_shape(values))
-    return general

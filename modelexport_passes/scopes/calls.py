@@ -299,20 +299,20 @@ def call_frames(
         dropped: calls before which others of their module are missing, and how many: their numbers are concluded.
         numbers: calls whose number is known otherwise.
     """
-    dropped, known = dropped or {}, numbers or {}
+    dropped, numbers = dropped or {}, numbers or {}
     calls = sorted(root.walk(), key=lambda call: call.events[0])
     counts: Counter[str] = Counter()
     frames: dict[Call, tuple[tuple[Frame, ...], bool]] = {
         root: ((Frame("", classes.get("", UNKNOWN_CLASS)),), root.concluded)
     }
-    numbers = {}
+    index: dict[Call, int] = {}
     for call in calls:
-        numbers[call] = known.get(call, counts[path_of[call]] + dropped.get(call, 0))
-        counts[path_of[call]] = numbers[call] + 1
+        index[call] = numbers.get(call, counts[path_of[call]] + dropped.get(call, 0))
+        counts[path_of[call]] = index[call] + 1
     for call in root.walk():
         assert call.parent is not None
         above, concluded = frames[call.parent]
         path = path_of[call]
-        frame = Frame(path, classes.get(path, UNKNOWN_CLASS), numbers[call])
+        frame = Frame(path, classes.get(path, UNKNOWN_CLASS), index[call])
         frames[call] = ((*above, frame), concluded or call.concluded or call in dropped)
     return [frames[call] for call in innermost]

@@ -176,7 +176,10 @@ def _write_new(nodes: Iterable[ir.Node], scopes: Mapping[ir.Node, Scope]) -> int
             continue
         text = known.get(id(scope))
         if text is None:
-            text = known[id(scope)] = texts.setdefault((scope.frames, scope.source), format_scope(scope))
+            key = scope.frames, scope.source
+            if key not in texts:
+                texts[key] = format_scope(scope)
+            text = known[id(scope)] = texts[key]
         metadata[SCOPE_KEY] = text
         written += 1
     return written
