@@ -8,6 +8,7 @@ a function: what all of them have stays in it, and the rest moves in front of th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from modelexport_passes.outlining.regions import Region
     from modelexport_passes.outlining.sharing import Bodies
 
-VIEWS = frozenset({"Identity", "Transpose"})
+_VIEWS = frozenset({"Identity", "Transpose"})
 """Copies and transpositions: of weights, these are passed as weights are."""
 
-_MOVES = VIEWS | {"Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze"}
+_MOVES = _VIEWS | {"Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze"}
 _LIGHT = _MOVES | frozenset(
     """Abs Add And BitShift CastLike Ceil Clip Concat Constant ConstantOfShape Cos CumSum Div Equal Exp Expand EyeLike
     Floor Gather GatherElements GatherND Greater GreaterOrEqual Less LessOrEqual Log Max Min Mod Mul Neg NonZero Not Or
@@ -99,7 +100,7 @@ def _is_light(op: Op) -> bool:
     node = op.node
     if node.op_type not in _LIGHT or node.domain not in ("", "ai.onnx"):
         return False
-    return node.op_type in VIEWS or not any(wire.is_weight and not _is_table(wire) for wire in op.reads)
+    return node.op_type in _VIEWS or not any(wire.is_weight and not _is_table(wire) for wire in op.reads)
 
 
 def _is_table(wire: Wire) -> bool:
@@ -113,7 +114,7 @@ def _is_table(wire: Wire) -> bool:
 def is_view_of_weight(wire: Wire) -> bool:
     """A copy or a transposition of a weight."""
     while (op := wire.producer) is not None:
-        if op.node.op_type not in VIEWS or op.node.domain not in ("", "ai.onnx") or op.ins[0] is None:
+        if op.node.op_type not in _VIEWS or op.node.domain not in ("", "ai.onnx") or op.ins[0] is None:
             return False
         wire = op.ins[0]
     return wire.is_weight
@@ -157,7 +158,7 @@ def keep_common(all_bodies: Sequence[Body]) -> None:
     _keep(all_bodies, [_Front(body) for body in all_bodies])
 
 
-class _Margin:
+class _Margin(ABC):
     """One of the margins of a body, from the inside outwards.
 
     Attributes:
@@ -174,9 +175,9 @@ class _Margin:
                 self._outer[other].append(at)
         self.ready = [at for at, others in self._waiting.items() if not others]
 
+    @abstractmethod
     def signature(self, at: int) -> Hashable:
         """What an operation does and how it hangs together with what has a number."""
-        raise NotImplementedError
 
     def keep(self, at: int, place: int) -> list[int]:
         """Give an operation its number; returns those that are ready now."""
