@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,13 @@ import modelexport_passes as mx
 from benchmarks.apart import apart
 from benchmarks.exports import Home, add_options, chosen_cases, home_of, recorded
 from modelexport_passes.scopes.saved_tags import count_saved_tags, count_tags
-from tests.tools.carried import OPTIMIZERS, carried
+from tests.tools.carried import OPTIMIZERS, Carried, carried
 from tests.zoo import ZooCase
 
 
 @dataclass
 class Row:
-    """One export after one tool. Counts of nodes, see the module's description.
+    """One export after one tool.
 
     Attributes:
         arch: the architecture.
@@ -44,7 +44,8 @@ class Row:
         tool: the tool.
         failure: why the tool made no model of it; empty where it did.
         before: nodes before the tool ran.
-        examples: of what was lost or misplaced.
+        found: its nodes by what became of their scopes.
+        unsaved: tags that the saved file does not have.
     """
 
     arch: str
@@ -52,19 +53,29 @@ class Row:
     tool: str
     failure: str = ""
     before: int = 0
-    nodes: int = 0
-    tagged: int = 0
-    surviving: int = 0
-    kept: int = 0
-    fused: int = 0
-    lost: int = 0
-    owned: int = 0
-    misplaced: int = 0
+    found: Carried = field(default_factory=Carried)
     unsaved: int = 0
-    examples: list[str] = field(default_factory=list[str])
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Row:
+        """A row from what `dataclasses.asdict` made of it."""
+        return cls(**{**values, "found": Carried(**values["found"])})
+
+    def counts(self) -> dict[str, int]:
+        """Column of the table -> number of nodes, or of tags."""
+        found = {
+            one.name: len(value) if isinstance(value := getattr(self.found, one.name), list) else value
+            for one in fields(Carried)
+        }
+        return {"before": self.before, **found, "unsaved": self.unsaved}
+
+    def is_clean(self) -> bool:
+        """Whether the tool made a model, every node of it has a tag, and nothing is lost or misplaced."""
+        found = self.found
+        tagged = found.tagged == found.nodes and not self.unsaved
+        return tagged and not (self.failure or found.lost or found.misplaced)
 
 
-_COUNTS = ("before", "nodes", "tagged", "surviving", "kept", "fused", "lost", "owned", "misplaced", "unsaved")
 _TAG = "hierarchy_tag"
 
 
@@ -80,12 +91,7 @@ def measure(case: ZooCase, home: Home) -> Iterator[Row]:
             except mx.ModelExportError as error:
                 row.failure = str(error).splitlines()[0]
             else:
-                row.before = count_tags(plain, [_TAG]).nodes
-                for count in ("nodes", "tagged", "surviving", "kept", "fused", "owned"):
-                    setattr(row, count, getattr(found, count))
-                row.lost, row.misplaced = len(found.lost), len(found.misplaced)
-                row.unsaved = _unsaved(model)
-                row.examples = [*found.lost[:5], *found.misplaced[:5]]
+                row.before, row.found, row.unsaved = count_tags(plain, [_TAG]).nodes, found, _unsaved(model)
             yield row
 
 
@@ -102,11 +108,12 @@ def table(rows: Sequence[Row]) -> str:
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.tool, row.kind].append(row)
-    columns = ["tool", "export", "models", "failed", *_COUNTS]
+    counts = list(Row("", "", "").counts())
+    columns = ["tool", "export", "models", "failed", *counts]
     lines = [f"| {' | '.join(columns)} |", f"|---|---|{'--:|' * (len(columns) - 2)}"]
     for (tool, kind), group in sorted(groups.items()):
         done = [row for row in group if not row.failure]
-        sums = [sum(getattr(row, count) for row in done) for count in _COUNTS]
+        sums = [sum(row.counts()[count] for row in done) for count in counts]
         lines.append(f"| {' | '.join(map(str, [tool, kind, len(done), len(group) - len(done), *sums]))} |")
     return "\n".join(lines)
 
@@ -129,9 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except RuntimeError as error:
             print(f"- no result: {case.arch}: {error}")
             continue
-        rows += [Row(**row) for row in answer]
-        for row in rows[-len(answer) :] if answer else []:
-            if row.failure or row.examples or row.tagged < row.nodes or row.unsaved:
+        measured = [Row.of(values) for values in answer]
+        rows += measured
+        for row in measured:
+            if not row.is_clean():
                 print(json.dumps(asdict(row)), file=sys.stderr, flush=True)
     print(table(rows))
     if options.json:
