@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -80,7 +80,7 @@ def recorded_calls(run: TorchRun) -> Generator[Recording]:
     with TensorStore() as tensors:
         recorder = _Recorder(names, tensors)
         args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (run.args, dict(run.kwargs)))
-        with torch.no_grad(), _hooked(recorder):
+        with torch.no_grad(), hooked(names, recorder.enter, recorder.leave):
             run.module(*args, **kwargs)
         calls = [call for call in recorder.calls if _is_below_root(call)]
         paths = frozenset(path for paths in names.values() for path in paths)
@@ -159,12 +159,17 @@ class _Recorder:
 
 
 @contextlib.contextmanager
-def _hooked(recorder: _Recorder) -> Generator[None]:
+def hooked(
+    modules: Iterable[torch.nn.Module],
+    enter: Callable[[torch.nn.Module, Any, Any], None],
+    leave: Callable[[torch.nn.Module, Any, Any, Any], None],
+) -> Generator[None]:
+    """Have a call of any of these modules told as it begins (args, kwargs) and as it returns (and what it returns)."""
     handles: list[Any] = []
     try:
-        for module in recorder.names:
-            handles.append(module.register_forward_pre_hook(recorder.enter, with_kwargs=True))
-            handles.append(module.register_forward_hook(recorder.leave, with_kwargs=True))
+        for module in modules:
+            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(module.register_forward_hook(leave, with_kwargs=True))
         yield
     finally:
         for handle in handles:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from modelexport_passes.exporting.module_calls import tensors_in
+from modelexport_passes.exporting.module_calls import hooked, tensors_in
 from modelexport_passes.scopes.traced_calls import TracedCall
 
 
@@ -21,15 +21,8 @@ def traced_calls(model: torch.nn.Module) -> Generator[list[TracedCall]]:
     Scripted modules take no hooks: their calls are not recorded.
     """
     recorder = _Recorder(model)
-    handles: list[Any] = []
-    try:
-        for module in recorder.paths:
-            handles.append(module.register_forward_pre_hook(recorder.enter))
-            handles.append(module.register_forward_hook(recorder.leave))
+    with hooked(recorder.paths, recorder.enter, recorder.leave):
         yield recorder.found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Recorder:
@@ -42,7 +35,7 @@ class _Recorder:
         self._counts: Counter[str] = Counter()
         self._returned: dict[TracedCall, list[Any]] = {}
 
-    def enter(self, module: torch.nn.Module, _args: Any) -> None:
+    def enter(self, module: torch.nn.Module, _args: Any, _kwargs: Any) -> None:
         if _is_tracing():
             path = self.paths[module]
             call = TracedCall(path, self._counts[path])
@@ -50,7 +43,7 @@ class _Recorder:
             (self._running[-1].made if self._running else self.found).append(call)
             self._running.append(call)
 
-    def leave(self, module: torch.nn.Module, _args: Any, result: Any) -> None:
+    def leave(self, module: torch.nn.Module, _args: Any, _kwargs: Any, result: Any) -> None:
         while _is_tracing() and self._running:  # a call that failed, which its caller caught, never left
             call = self._running.pop()
             if call.path == self.paths[module]:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from modelexport_passes.scopes.ledger import Ledger
 from modelexport_passes.scopes.scope import parse_scope, set_scope
-from modelexport_passes.scopes.walk import captures_of, has_bodies
+from modelexport_passes.scopes.walk import values_read
 from modelexport_passes.unique_names import Names
 
 
@@ -38,8 +38,7 @@ class Originals:
         for node in self._graph:
             if not ahead:
                 break
-            reads = [*node.inputs, *captures_of(node)] if has_bodies(node) else node.inputs
-            if not ahead.isdisjoint(reads):
+            if not ahead.isdisjoint(values_read(node)):
                 return False
             if node in self._standing:
                 ahead.difference_update(node.outputs)

@@ -32,6 +32,7 @@ from modelexport_passes.scopes.scope import (
     SCOPE_KEY,
     Scope,
     Source,
+    by_identity,
     format_scope,
     scope_of,
     set_scope,
@@ -89,8 +90,7 @@ class _Instance:
     def __init__(self, region: Region, bodies: Bodies) -> None:
         self.region = region
         self.key = call_key(region.frames, region.part)
-        # By identity: operations of a module call share its frames, and to hash these is what would cost here.
-        stacks = {id(frames): frames for item in bodies.layout[region] for frames in _stacks(item)}
+        stacks = by_identity(frames for item in bodies.layout[region] for frames in _stacks(item))
         self.bases: Bases = call_bases(stacks.values(), region.frames)
         self._relative: dict[int, tuple[Frames, Frames | None]] = {}
 

@@ -18,6 +18,7 @@ from modelexport_passes.outlining.regions import Frames, Region, Selection, find
 from modelexport_passes.outlining.sharing import Bodies, Group, Likeness, share
 from modelexport_passes.outlining.splitting import Split, lay_out_in_parts, number_parts
 from modelexport_passes.outlining.state import State, StateRules, local_names, pair, settle_results
+from modelexport_passes.scopes.scope import by_identity
 from modelexport_passes.unique_names import Names
 
 
@@ -141,8 +142,7 @@ def _plan(
         op.weight = own_calls[op.node]
     done = {op.scope.frames for op in called if op.scope is not None}
     stacks = [_stack(op, done) for op in ops]
-    # By identity first: operations of a module call share its frames, and to hash these is what would cost here.
-    seen = {id(stack): stack for stack in stacks}
+    seen = by_identity(stacks)
     distinct = list(dict.fromkeys(seen.values()))
     selected = selection.predicate(distinct)
     innermost = find_regions(distinct, root, lambda frames: frames not in unwanted and selected(frames))

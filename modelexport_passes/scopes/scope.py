@@ -14,12 +14,14 @@ from __future__ import annotations
 import enum
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import onnx_ir as ir
+
+_T = TypeVar("_T")
 
 SCOPE_KEY = "pkg.modelexport_passes.scope"
 """Metadata key of a node's scope."""
@@ -147,6 +149,14 @@ def format_scope(scope: Scope) -> str:
 def format_frames(frames: tuple[Frame, ...]) -> str:
     """The text form of a stack, without how it is known."""
     return "/".join(map(_format_frame, frames))
+
+
+def by_identity(shared: Iterable[_T]) -> dict[int, _T]:
+    """Identity -> object. Operations of a module call share its frames: to hash these for each would cost most of all.
+
+    The identities are good for as long as the objects are held.
+    """
+    return {id(one): one for one in shared}
 
 
 @functools.lru_cache(maxsize=16384)

@@ -19,14 +19,12 @@ from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
 from modelexport_passes.scopes.dropped_calls import dropped_calls
 from modelexport_passes.scopes.fusions import RULE_NAME, frames_of_owner, fused_kernel, keep_origins
 from modelexport_passes.scopes.parameters import ParameterOwners, literal_list
-from modelexport_passes.scopes.scope import Frame, Scope, Source
+from modelexport_passes.scopes.scope import Frame, Scope, Source, by_identity
 from modelexport_passes.scopes.traces import STACK_TRACE, Traces
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 CLASS_HIERARCHY = "pkg.torch.onnx.class_hierarchy"
 _STRICT_ROOT = "_export_root"
-_Framed = tuple[tuple[Frame, ...], bool]
-
 NO_STACK = "_empty_nn_module_stack_from_metadata_hook"
 """What torch puts in the place of the modules of an operation that it made itself, before any module ran."""
 
@@ -64,18 +62,16 @@ def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> d
     classes |= {path: classes[call.key] for call, path in paths.items() if path not in classes}
     dropped = dropped_calls(root, [fx_node_name(node) for node in told])
     framed = call_frames(root, innermost, paths, classes, dropped)
-    # One object for all operations of a call: 100 000 operations have a few hundred. By identity, as `call_frames`
-    # shares them as well: to hash the frames of each operation is what would cost here.
-    shared = {id(key): Scope(key[0], Source.DATAFLOW if key[1] else Source.METADATA) for key in _distinct(framed)}
+    # One object for all operations of a call: 100 000 operations have a few hundred.
+    shared = {
+        key: Scope(frames, Source.DATAFLOW if concluded else Source.METADATA)
+        for key, (frames, concluded) in by_identity(framed).items()
+    }
     scopes = {node: shared[id(key)] for node, key in zip(told, framed, strict=True)}
     for node, norm in norms.items():
         scopes[node] = scopes[node].with_source(max(scopes[node].source, Source.PARAMETER, key=lambda s: s.rank))
         keep_origins(node, scopes[node], Scope(norm, Source.METADATA))
     return scopes
-
-
-def _distinct(shared: Iterable[_Framed]) -> Iterable[_Framed]:
-    return {id(one): one for one in shared}.values()
 
 
 def _events(told: Mapping[ir.Node, tuple[Frame, ...]], owners: ParameterOwners) -> list[Event]:

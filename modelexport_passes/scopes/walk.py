@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -54,13 +54,17 @@ def is_sorted(graph: ir.Graph) -> bool:
     """Whether each node of a graph stands behind those that make what it reads, in its bodies too."""
     seen: set[ir.Node] = set()
     for node in graph:
-        values = captures_of(node) + list(node.inputs) if has_bodies(node) else node.inputs
-        for value in values:
+        for value in values_read(node):
             producer = None if value is None else value.producer()
             if producer is not None and producer not in seen and producer.graph is graph:
                 return False
         seen.add(node)
     return True
+
+
+def values_read(node: ir.Node) -> Sequence[ir.Value | None]:
+    """The inputs of a node, and what its bodies use from outside."""
+    return [*node.inputs, *captures_of(node)] if has_bodies(node) else node.inputs
 
 
 def captures_of(node: ir.Node) -> list[ir.Value]:

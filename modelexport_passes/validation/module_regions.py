@@ -9,7 +9,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from modelexport_passes.scopes.scope import Scope, scope_of
-from modelexport_passes.scopes.walk import captures_of, owned_nodes
+from modelexport_passes.scopes.walk import owned_nodes, values_read
 
 
 class CallKey(NamedTuple):
@@ -119,8 +119,7 @@ _RANDOM = frozenset(
 
 
 def _reads(node: ir.Node) -> Iterator[ir.Value]:
-    yield from (value for value in node.inputs if value is not None)
-    yield from captures_of(node)
+    return (value for value in values_read(node) if value is not None)
 
 
 def _keys(scope: Scope | None) -> tuple[CallKey, ...]:
