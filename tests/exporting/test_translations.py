@@ -158,6 +158,25 @@ def test_other_names_of_products_and_quotients(other: torch.Tensor) -> None:
     assert_as_torch(lambda tensor: torch.multiply(tensor, tensor), tensors)
 
 
+def masked_rows(tensor: torch.Tensor) -> torch.Tensor:
+    """Written where a mask over the last axis is true, and where one over all but the first is."""
+    whole = tensor.unsqueeze(0).repeat(2, 1, 1)
+    last, rest = tensor[0] == tensor[0, 0], tensor == tensor[0, 0]
+    whole[:, 0, last] = whole[:, 1, last]
+    whole[:, rest] = whole[:, rest].flip(0) + 1
+    return whole
+
+
+def test_masks_beside_other_axes() -> None:
+    """``x[:, 0, mask] = y`` and ``x[:, mask] = y``, the mask of one axis and of two."""
+    assert_as_torch(masked_rows, [NUMBERS, NUMBERS.double(), INTEGERS])
+
+
+def test_how_many_were_found() -> None:
+    """The number of elements of a tensor whose shape depends on values."""
+    assert_as_torch(lambda tensor: torch.reshape(tensor[tensor > 0], (-1, 1)).numel() + tensor, [NUMBERS, INTEGERS])
+
+
 @pytest.mark.parametrize("ends", [[2, 2, 6], [6, 6, 6], [0, 3, 6]])
 def test_grouped_products(ends: list[int]) -> None:
     """Rows by group, by the operator of transformers; empty groups too. torch's own is captured in bfloat16 only."""

@@ -14,6 +14,7 @@ from modelexport_passes.exporting.translations.booleans import is_all_true, is_a
 from modelexport_passes.exporting.translations.convolutions import conv3d
 from modelexport_passes.exporting.translations.cumulative import cummax, cummin, cumprod
 from modelexport_passes.exporting.translations.experts import grouped_mm
+from modelexport_passes.exporting.translations.indexing import index_put
 from modelexport_passes.exporting.translations.membership import (
     isin,
     isin_scalar_tensor,
@@ -37,6 +38,7 @@ OURS: Mapping[str, Translation] = {
     "aten::divide.Tensor": divide,
     "aten::greater.Tensor": compared(op.Greater),
     "aten::greater_equal.Tensor": compared(op.GreaterOrEqual),
+    "aten::index_put": index_put,
     "aten::isin.Scalar_Tensor": isin_scalar_tensor,
     "aten::isin.Tensor_Scalar": isin_tensor_scalar,
     "aten::isin.Tensor_Tensor": isin,
@@ -49,6 +51,7 @@ OURS: Mapping[str, Translation] = {
     "aten::searchsorted.Tensor": searchsorted,
     "aten::sort.stable": sort_stable,
     "aten::subtract.Tensor": subtract,
+    "aten::sym_numel": op.Size,
     "aten::where.self": where,
     # What Hugging Face's mixtures of experts call where torch has no kernel; known once they are imported.
     "transformers::grouped_mm_fallback": grouped_mm,
