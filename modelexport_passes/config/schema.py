@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 Identifier = Annotated[str, Field(min_length=1)]
 Axes = dict[int, str | None]
 Translations = dict[Identifier, Identifier]
-Exporter = Literal["dynamo", "dynamo+transformers", "torchscript", "auto"]
+Exporter = Literal[
+    "dynamo", "dynamo+transformers", "dynamo+transformers+example", "dynamo+example", "torchscript", "auto"
+]
 _TRANSLATIONS = "Operator of torch (aten::cummax) -> package.module:function that writes it in ONNX."
 
 

@@ -20,7 +20,10 @@ import torch
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.exporting.attempts import root_cause
+from modelexport_passes.exporting.example_values import answered, answers_of
+from modelexport_passes.exporting.faithful import check_same, results_of
 from modelexport_passes.exporting.huggingface.patches import repair_graph, transformers_model, transformers_patches
+from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.scopes.fusions import fused_kernel, keep_origins
 from modelexport_passes.scopes.scope import Frame, Scope, Source, set_scope
 from modelexport_passes.scopes.torch_metadata import NO_STACK, fx_node_name, module_path, one_root
@@ -29,6 +32,8 @@ Translations: TypeAlias = Mapping[Any, Callable[..., Any]]
 
 _STRICT_CAPTURE = re.compile(r"strict=True\)`\.\.\. ✅")
 """What torch prints when it has captured a model in its second way. There is no other word of it."""
+
+_NO_TRANSLATIONS: Translations = {}
 
 METADATA_OPSET = 18
 """The lowest opset that torch writes without a conversion that strips the metadata of all nodes."""
@@ -83,16 +88,59 @@ def export_dynamo_as_transformers(
     """Run torch's exporter on a model of transformers while transformers' own rewrites for export are in force.
 
     Raises:
+        ModelExportError: the rewrites change what the model computes.
         Exception: whatever torch raises; `modelexport_passes.exporting.export` says it in one line.
     """
     inner = transformers_model(model)
     assert inner is not None
+    expected = _results(model, args, kwargs)
     with _quiet(), _without_gradients(), transformers_patches(inner) as theirs:
         captured = torch.export.export(
             model, args, dict(kwargs or {}), dynamic_shapes=_unnamed(options["dynamic_shapes"]), strict=False
         )
         repair_graph(captured)
+        check_same(_results(captured.module(check_guards=False), args, kwargs), expected)
         return _to_onnx(captured, (), None, {**theirs, **translations}, options)
+
+
+def export_dynamo_by_example(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None,
+    *,
+    rewritten: bool,
+    translations: Translations,
+    **options: Unpack[DynamoOptions],
+) -> tuple[torch.onnx.ONNXProgram, list[str]]:
+    """Run torch's exporter on a model that asks for values of tensors, and let it know the example's.
+
+    With ``rewritten``, transformers' own rewrites for export are in force.
+
+    Returns:
+        the program, and a note that it takes the example's way.
+
+    Raises:
+        ModelExportError: the capture asks for other values than a run, or computes something else.
+        Exception: whatever torch raises; `modelexport_passes.exporting.export` says it in one line.
+    """
+    inner = transformers_model(model) if rewritten else None
+    expected = _results(model, args, kwargs)
+    rewrites = contextlib.nullcontext(_NO_TRANSLATIONS) if inner is None else transformers_patches(inner)
+    with _quiet(), _without_gradients(), rewrites as theirs:
+        with state_kept(model):
+            answers = answers_of(model, args, kwargs or {})
+        shapes = _unnamed(options["dynamic_shapes"])
+        with answered(model, answers), contextlib.redirect_stdout(io.StringIO()):
+            captured = torch.export.export(model, args, dict(kwargs or {}), dynamic_shapes=shapes, strict=False)
+        if inner is not None:
+            repair_graph(captured)
+        check_same(_results(captured.module(check_guards=False), args, kwargs), expected)
+        return _to_onnx(captured, (), None, {**theirs, **translations}, options), [answers.note()]
+
+
+def _results(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> list[torch.Tensor]:
+    with state_kept(model):
+        return results_of(model, args, kwargs or {})
 
 
 def _to_onnx(

@@ -44,7 +44,8 @@ def export(
         model: in the mode (``eval()``) it shall be exported in.
         args: positional example inputs of ``forward``.
         kwargs: named example inputs of ``forward``.
-        exporter: ``dynamo``; ``dynamo+transformers``, with transformers' own rewrites for export in force;
+        exporter: ``dynamo``; ``dynamo+transformers``, with transformers' own rewrites for export in force; either with
+            ``+example`` behind it, which lets a model know the example's values where it branches by data;
             ``torchscript`` (deprecated by torch; traces, and takes models that dynamo does not); or ``auto``: the first
             of these that works, in this order. The record's notes say which one was taken, why, and what that means
             for the scopes.
@@ -112,7 +113,7 @@ def check_exporter(exporter: str, model: torch.nn.Module, translations: object) 
         raise ConfigError(f"export: exporter {exporter!r}; expected one of {', '.join(get_args(Exporter))}")
     if exporter == "torchscript" and translations:
         raise ConfigError("export: translations are read by dynamo only; remove them, or take exporter 'dynamo'")
-    if exporter == "dynamo+transformers" and transformers_model(model) is None:
+    if exporter.startswith("dynamo+transformers") and transformers_model(model) is None:
         raise ConfigError(
             f"export: exporter {exporter!r} is for models of transformers; {type(model).__name__} has none"
         )

@@ -23,7 +23,7 @@ from modelexport_passes.exporting.huggingface.loading import WITH_PAST, load_mod
 from modelexport_passes.exporting.huggingface.signature import Signature
 from modelexport_passes.exporting.huggingface.whole import prepared_whole, whole
 from modelexport_passes.exporting.translations.table import translation_table
-from modelexport_passes.exporting.ways import Captured, Exporter, Ways
+from modelexport_passes.exporting.ways import BY_EXAMPLE, Captured, Exporter, Ways
 
 _WRAPPED = "model"
 """Path of the model in `Flat`."""
@@ -67,7 +67,8 @@ def export_hf(
         dtype: of the weights; None for the one they were saved in.
         revision: branch, tag or commit on the hub.
         trust_remote_code: run code that comes with the weights.
-        exporter: see `export`; ``auto`` tries prepared inputs before TorchScript, as ``dynamo+prepared``.
+        exporter: see `export`; ``auto`` tries prepared inputs before the example's branches, as
+            ``dynamo+transformers+prepared``.
         opset: see `export`.
         optimize: see `export`.
         translations: see `export`.
@@ -123,9 +124,9 @@ class _Options:
 def _attempts(
     signature: Signature, prepared: Callable[[], Signature] | None, options: _Options
 ) -> Iterator[Attempt[Captured]]:
-    """Those of `export`; before the last of them, a trace that knows one way through the model, prepared inputs."""
-    *captures, last = options.ways(signature).attempts(options.exporter)
-    yield from captures
+    """Those of `export`; before those that know one way through the model, the example's, prepared inputs."""
+    every = options.ways(signature).attempts(options.exporter)
+    yield from (attempt for attempt in every if attempt.name not in BY_EXAMPLE)
     if prepared is not None:
         prepare = prepared
 
@@ -135,7 +136,7 @@ def _attempts(
 
         scopes = "what transformers computed ahead are inputs of the graph; scopes are torch's own"
         yield Attempt("dynamo+transformers+prepared", run, scopes)
-    yield last
+    yield from (attempt for attempt in every if attempt.name in BY_EXAMPLE)
 
 
 def _name_as_in_model(exported: ir.Model) -> None:
