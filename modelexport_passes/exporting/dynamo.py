@@ -24,6 +24,7 @@ from modelexport_passes.exporting.example_values import answered, answers_of
 from modelexport_passes.exporting.faithful import check_same, results_of
 from modelexport_passes.exporting.huggingface.patches import repair_graph, transformers_model, transformers_patches
 from modelexport_passes.exporting.state import state_kept
+from modelexport_passes.exporting.strided import in_order_of_memory
 from modelexport_passes.scopes.fusions import fused_kernel, keep_origins
 from modelexport_passes.scopes.scope import Frame, Scope, Source, set_scope
 from modelexport_passes.scopes.torch_metadata import NO_STACK, fx_node_name, module_path, one_root
@@ -144,6 +145,24 @@ def _results(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str,
 
 
 def _to_onnx(
+    model: torch.nn.Module | torch.export.ExportedProgram,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None,
+    translations: Translations,
+    options: DynamoOptions,
+    *,
+    verbose: bool = False,
+) -> torch.onnx.ONNXProgram:
+    if isinstance(model, torch.export.ExportedProgram):
+        in_order_of_memory(model)
+    program = _translate(model, args, kwargs, translations, options, verbose=verbose)
+    captured = exported_program_of(program)
+    if in_order_of_memory(captured):
+        return _translate(captured, (), None, translations, options)
+    return program
+
+
+def _translate(
     model: torch.nn.Module | torch.export.ExportedProgram,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None,
