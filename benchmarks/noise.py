@@ -9,11 +9,7 @@ import onnx_ir as ir
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_BOUNDS = {"RandomNormal": ("scale",), "RandomUniform": ("high",)}
-"""Operator -> the attribute that makes it draw 0 everywhere; mean and lower bound are 0 as exporters write them."""
-
-_SMALL = 1e-30
-"""Of float32 as good as 0, at which onnxruntime aborts the process (a distribution without a width)."""
+_DRAWING = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
 
 _aten = torch.ops.aten
 _DRAWN_LIKE = (_aten.randn_like.default, _aten.rand_like.default)
@@ -21,13 +17,23 @@ _DRAWN = (_aten.randn.default, _aten.rand.default)
 
 
 def silence(model: ir.Model) -> int:
-    """Let operations that draw numbers give 0, in place; says how many there are."""
-    found = 0
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        for name in _BOUNDS.get(node.op_type.removesuffix("Like"), ()):
-            node.attributes[name] = ir.AttrFloat32(name, _SMALL)
-            found += 1
-    return found
+    """Let operations that draw numbers give 0, in place; says how many there are.
+
+    No distribution will do: onnxruntime aborts the process at one without a width, and a narrow one has signs.
+    """
+    found = [node for node in ir.traversal.RecursiveGraphIterator(model.graph) if node.op_type in _DRAWING]
+    for node in found:
+        like = node.inputs[0] if node.inputs else None
+        kind = node.attributes.get_int("dtype", 0) or (like.dtype if like is not None else None)
+        zero = ir.tensor([0.0], dtype=ir.DataType(kind or ir.DataType.FLOAT))
+        tape = ir.tape.Tape()
+        if like is not None:
+            shape = tape.op("Shape", [like])
+        else:
+            shape = tape.op("Constant", [], {"value_ints": node.attributes["shape"].as_ints()})
+        drawn = tape.op("ConstantOfShape", [shape], {"value": zero}, name=node.name)
+        ir.convenience.replace_nodes_and_values(node.graph, node, [node], tape.nodes, node.outputs, [drawn])
+    return len(found)
 
 
 class Silent(TorchDispatchMode):
