@@ -17,6 +17,7 @@ from modelexport_passes.exporting.dynamo import METADATA_OPSET, DynamoOptions
 from modelexport_passes.exporting.huggingface.patches import transformers_model
 from modelexport_passes.exporting.opset import convert_opset
 from modelexport_passes.exporting.record import ExportRecord, TorchRun, set_record
+from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.exporting.translations.table import translation_table
 from modelexport_passes.exporting.ways import Arguments, Captured, Exporter, Ways
 from modelexport_passes.scopes.rebase import drop_wrapper
@@ -136,7 +137,8 @@ def _observe(ways: Ways, example: Arguments, exported: ir.Model) -> tuple[dict[s
         notes.append(f"example inputs not recorded: {len(tensors)} tensors for {len(names)} graph inputs {names}")
         return {}, [], notes
     inputs = {name: _array(tensor) for name, tensor in zip(names, tensors, strict=True)}
-    with torch.no_grad():
+    # Caches that this run would fill hold tensors that the next capture would take for constants.
+    with torch.no_grad(), state_kept(ways.model):
         copied_args, copied_kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (ways.args, ways.kwargs))
         results = _tensors(ways.model(*copied_args, **copied_kwargs))
     if len(results) != len(exported.graph.outputs):

@@ -17,8 +17,9 @@ def state_kept(model: torch.nn.Module) -> Generator[None]:
     Models fill caches while they run, and set themselves up when they first do. What a trace puts there has no data, or
     is one trace's own: it would be in the results of the next run, and in the next trace.
     """
-    dicts = [(holder, dict(holder)) for holder in _dicts(model)]
-    lists = [(holder, list(holder)) for holder in _lists(model)]
+    holders = list(_holders(model))
+    dicts = [(holder, dict(holder)) for holder in holders if isinstance(holder, dict)]
+    lists = [(holder, list(holder)) for holder in holders if isinstance(holder, list)]
     try:
         yield
     finally:
@@ -31,23 +32,22 @@ def state_kept(model: torch.nn.Module) -> Generator[None]:
                 holder[:] = content
 
 
-def _dicts(model: torch.nn.Module) -> Iterator[dict[Any, Any]]:
-    """The attributes of all modules and of the plain objects that they hold, and dicts among them: buffers, hooks."""
+def _holders(model: torch.nn.Module) -> Iterator[dict[Any, Any] | list[Any]]:
+    """The attributes of all modules; the dicts and lists in them, and those of the plain objects that they hold."""
     seen: set[int] = set()
     for module in model.modules():
         yield vars(module)
         for value in list(vars(module).values()):
-            inner = cast("dict[Any, Any]", value) if isinstance(value, dict) else _attributes_of_plain(value)
-            if inner is not None and id(inner) not in seen:
-                seen.add(id(inner))
-                yield inner
+            yield from _held(value, seen)
 
 
-def _lists(model: torch.nn.Module) -> Iterator[list[Any]]:
-    for module in model.modules():
-        for value in list(vars(module).values()):
-            if isinstance(value, list):
-                yield cast("list[Any]", value)
+def _held(value: object, seen: set[int]) -> Iterator[dict[Any, Any] | list[Any]]:
+    attributes = _attributes_of_plain(value)
+    found = [value, attributes, *(attributes or {}).values()]
+    for holder in found:
+        if isinstance(holder, dict | list) and id(cast("object", holder)) not in seen:
+            seen.add(id(cast("object", holder)))
+            yield cast("dict[Any, Any] | list[Any]", holder)
 
 
 def _attributes_of_plain(value: object) -> dict[Any, Any] | None:

@@ -80,20 +80,22 @@ def test_auto_takes_torchscript_where_dynamo_fails() -> None:
 
 
 class Remembering(torch.nn.Module):
-    """Keeps tensors of the run in itself, in a buffer, and in an object of its own."""
+    """Keeps tensors of the run in itself, in a buffer, in an object of its own, and in a table that this holds."""
 
     def __init__(self) -> None:
         super().__init__()
         self.cache: Any = None
         self.notes: Any = type("Notes", (), {})()
+        self.notes.table = {}
         self.register_buffer("seen", torch.zeros(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.cache is None:
             self.cache = x * 2
             self.notes.first = self.cache
+            self.notes.table["sum"] = self.cache + self.notes.table.get("sum", 0)
             self.seen = x + 1
-        return self.cache + self.notes.first + self.seen
+        return self.notes.table["sum"] + self.notes.first + self.seen
 
 
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
@@ -103,6 +105,7 @@ def test_what_a_trace_leaves_in_a_model_goes_again(exporter: Any) -> None:
     record = record_of(mx.export(module, (torch.ones(2),), exporter=exporter))
     assert record is not None
     assert record.outputs[0].tolist() == [6.0, 6.0]
+    assert module.notes.table == {}, "the run that gives torch's results leaves nothing either"
 
 
 def doubled(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -145,6 +148,7 @@ def test_state_is_kept_when_the_trace_fails() -> None:
     assert module.cache is None
     assert module.seen.tolist() == [0.0, 0.0]
     assert not hasattr(module.notes, "first")
+    assert module.notes.table == {}
 
 
 def test_translations_are_for_dynamo() -> None:

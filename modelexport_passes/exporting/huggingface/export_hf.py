@@ -22,6 +22,7 @@ from modelexport_passes.exporting.huggingface.inputs import example_inputs
 from modelexport_passes.exporting.huggingface.loading import WITH_PAST, load_model
 from modelexport_passes.exporting.huggingface.signature import Signature
 from modelexport_passes.exporting.huggingface.whole import prepared_whole, whole
+from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.exporting.translations.table import translation_table
 from modelexport_passes.exporting.ways import BY_EXAMPLE, Captured, Exporter, Ways
 
@@ -179,7 +180,7 @@ def _cached(task: str | None) -> bool:
 def _output_names(signature: Signature) -> list[str]:
     """The names of what the model returns, found by running it once."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), state_kept(signature.model):
             results = signature.run(**{name: tensor.clone() for name, tensor in signature.inputs.items()})
     # The model's own code runs here, and may raise anything.
     except Exception as error:
