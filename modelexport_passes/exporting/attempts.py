@@ -74,6 +74,13 @@ def _notes(taken: Attempt[Exported], failures: Sequence[tuple[str, Exception]]) 
 
 def root_cause(error: BaseException) -> str:
     """The one line that matters: the first line of the innermost error, with its class."""
+    error = innermost(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else '(no text)'}"
+
+
+def innermost(error: BaseException) -> BaseException:
+    """What the errors around it came from."""
     seen: set[int] = set()
     while id(error) not in seen:
         seen.add(id(error))
@@ -81,8 +88,7 @@ def root_cause(error: BaseException) -> str:
         if inner is None:
             break
         error = inner
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else '(no text)'}"
+    return error
 
 
 def _write_report(error: BaseException) -> Path:

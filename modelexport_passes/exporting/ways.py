@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import onnx_ir as ir
 import torch
 
-from modelexport_passes.exporting.attempts import Attempt
+from modelexport_passes.exporting.attempts import Attempt, innermost
 from modelexport_passes.exporting.dynamo import (
     DynamoOptions,
     export_dynamo,
@@ -26,6 +28,9 @@ from modelexport_passes.exporting.torchscript import export_torchscript
 Exporter = Literal[
     "dynamo", "dynamo+transformers", "dynamo+transformers+example", "dynamo+example", "torchscript", "auto"
 ]
+
+_CONSTANT = re.compile(r"inferred a static shape|Constraints violated|specialized it to be a constant")
+"""What torch says where a size that may vary is a constant in the model's code."""
 
 BY_EXAMPLE = ("dynamo+transformers+example", "dynamo+example", "torchscript")
 """Exporters whose graph holds the way that the example takes through the model."""
@@ -56,37 +61,62 @@ class Captured:
 
 @dataclass(frozen=True)
 class Ways:
-    """The ways to export one model with the same arguments."""
+    """The ways to export one model with the same arguments.
+
+    Attributes:
+        model: in the mode it shall be exported in.
+        args: positional example inputs.
+        kwargs: named example inputs.
+        options: what is asked of torch's exporter.
+        translations: operators that have one of their own.
+        fewer: dynamic shapes with fewer axes than ``options`` has, and what that means; to be tried by dynamo where the
+            model's code makes constants of sizes that may vary.
+    """
 
     model: torch.nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     options: DynamoOptions
     translations: dict[Callable[..., Any], Callable[..., Any]]
+    fewer: Sequence[tuple[Any, str]] = ()
 
     def attempts(self, exporter: Exporter) -> list[Attempt[Captured]]:
         """The one asked for; for ``auto`` all that there are for this model, in the order in which to try them."""
-        theirs = transformers_model(self.model) is not None
-        every = [self._attempt("dynamo", self._dynamo, "")]
-        if theirs:
-            every.append(self._attempt("dynamo+transformers", self._dynamo_as_transformers, _REWRITTEN))
+        every = [self._attempt("dynamo", Ways._dynamo, "")]
+        if transformers_model(self.model) is not None:
+            every.append(self._attempt("dynamo+transformers", Ways._dynamo_as_transformers, _REWRITTEN))
             # A model that asks for values is likely to do other things that a rewrite mends.
-            rewritten = functools.partial(self._by_example, rewritten=True)
+            rewritten = functools.partial(Ways._by_example, rewritten=True)
             every.append(self._attempt("dynamo+transformers+example", rewritten, _REWRITTEN))
-        plain = functools.partial(self._by_example, rewritten=False)
+        plain = functools.partial(Ways._by_example, rewritten=False)
         every.append(self._attempt("dynamo+example", plain, "scopes are torch's own"))
-        every.append(self._attempt("torchscript", self._torchscript, _NAMED))
+        every.append(self._attempt("torchscript", Ways._torchscript, _NAMED))
         return [attempt for attempt in every if exporter in ("auto", attempt.name)]
 
-    def _attempt(self, name: str, way: Callable[[], Captured], scopes: str) -> Attempt[Captured]:
-        return Attempt(name, self._undisturbed(way), scopes)
-
-    def _undisturbed(self, way: Callable[[], Captured]) -> Callable[[], Captured]:
-        def run() -> Captured:
+    def _attempt(self, name: str, way: Callable[[Ways], Captured], scopes: str) -> Attempt[Captured]:
+        def undisturbed(ways: Ways) -> Captured:
             with state_kept(self.model), masks_as_called():
-                return way()
+                return way(ways)
 
-        return run
+        def run() -> Captured:
+            ways, notes = self, list[str]()
+            for shapes, meaning in self.fewer if name != "torchscript" else ():
+                try:
+                    captured = undisturbed(ways)
+                # torch raises what it finds in classes of all kinds; what is not about sizes is raised again.
+                except Exception as error:
+                    if not _CONSTANT.search(str(innermost(error))):
+                        raise
+                    ways, notes = (
+                        dataclasses.replace(self, options={**self.options, "dynamic_shapes": shapes}),
+                        [meaning],
+                    )
+                else:
+                    return dataclasses.replace(captured, notes=[*captured.notes, *notes])
+            captured = undisturbed(ways)
+            return dataclasses.replace(captured, notes=[*captured.notes, *notes])
+
+        return Attempt(name, run, scopes)
 
     def _dynamo(self) -> Captured:
         captured = export_dynamo(self.model, self.args, self.kwargs, translations=self.translations, **self.options)

@@ -64,7 +64,8 @@ def export_hf(
         prepare: let transformers compute ahead what the model computes from its inputs with loops over the data, such
             as the positions in images; the results become inputs of the graph. None: where dynamo fails without. For
             the whole model.
-        dynamic: let batch and sequence lengths vary; False for the sizes of the example.
+        dynamic: let batch and sequence lengths vary, where the model's code makes no constants of them (the record's
+            notes say so); False for the sizes of the example.
         dtype: of the weights; None for the one they were saved in.
         revision: branch, tag or commit on the hub.
         trust_remote_code: run code that comes with the weights.
@@ -119,7 +120,16 @@ class _Options:
             "output_names": _output_names(signature),
             "optimize": self.optimize,
         }
-        return Ways(flat, tuple(signature.inputs.values()), {}, options, self.translations)
+        fewer: list[tuple[Any, str]] = []
+        if self.dynamic and signature.may_be_fixed:
+            batches = {name: _batch_of(signature.axes.get(name, {})) for name in names}
+            fewer.append((by_argument(batches, names), "lengths are the example's: the model makes constants of them"))
+            fewer.append((None, "sizes are the example's: the model makes constants of them"))
+        return Ways(flat, tuple(signature.inputs.values()), {}, options, self.translations, fewer)
+
+
+def _batch_of(axes: Mapping[int, str]) -> dict[int, str]:
+    return {axis: symbol for axis, symbol in axes.items() if symbol == "batch"}
 
 
 def _attempts(

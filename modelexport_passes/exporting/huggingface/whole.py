@@ -23,7 +23,7 @@ def whole(
     def run(**tensors: torch.Tensor) -> Mapping[str, Any]:
         return model(**tensors, **fixed)
 
-    return Signature(model, inputs, AXES, run)
+    return Signature(model, inputs, AXES, run, may_be_fixed=True)
 
 
 def prepared_whole(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Signature:

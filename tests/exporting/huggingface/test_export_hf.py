@@ -205,6 +205,28 @@ def test_inputs_and_outputs_have_their_names_and_other_sizes_run() -> None:
     np.testing.assert_allclose(given["last_hidden_state"], expected.last_hidden_state.numpy(), atol=1e-5)
 
 
+def test_lengths_that_a_model_makes_constants_of_are_constants_of_the_graph() -> None:
+    """A loop over the sequence is as long as the example's; the graph says so, the notes too, and batches vary."""
+    (case,) = zoo_cases(("mamba",))
+    model, inputs = build(case)
+    exported = mx.export_hf(model, inputs=inputs)
+    record = record_of(exported)
+    assert record is not None
+    assert (record.exporter, record.notes) == (
+        "dynamo",
+        ["lengths are the example's: the model makes constants of them"],
+    )
+    (tokens,) = (value for value in exported.graph.inputs if value.name == "input_ids")
+    assert tokens.shape is not None
+    assert isinstance(tokens.shape[0], ir.SymbolicDim)
+    assert tokens.shape[1] == inputs["input_ids"].shape[1]
+    doubled = {name: torch.cat([tensor, tensor.flip(0)]) for name, tensor in inputs.items()}
+    given = called(exported, {name: tensor.numpy() for name, tensor in doubled.items()})
+    with torch.no_grad():
+        expected = model(**doubled)
+    np.testing.assert_allclose(given["last_hidden_state"], expected.last_hidden_state.numpy(), atol=1e-5)
+
+
 def test_a_folder_in_a_pipeline_file(tmp_path: Path) -> None:
     """Weights and class as they were saved, relative to the file; another task makes another class."""
     model = model_of("bert", "BertModel")
