@@ -6,7 +6,9 @@
 Each case runs in a process of its own, with a time limit: exporters crash, hang, and leave state behind. A case agrees
 when onnxruntime, with its optimizations off, gives what torch gives: no element of an output is further off than
 ``TOLERANCE`` of that output's spread, for the example inputs and for others of the same shapes. Weights are drawn so
-that outputs are of order one; near zero, any tolerance would pass.
+that outputs are of order one; near zero, any tolerance would pass. Where batch and sequence lengths may vary, the model
+is exported so first, and compared with inputs of other shapes too; that is a column of its own (``--no-shapes``: fixed
+sizes only).
 
 The table tells the exporter that was taken and why not the one before, from which source operations know their module
 call, and how far the numbers are apart.
@@ -35,8 +37,10 @@ import torch
 import modelexport_passes as mx
 from benchmarks.apart import apart
 from benchmarks.noise import Silent, silence
+from benchmarks.shapes import other_shapes
 from modelexport_passes.exporting.huggingface.flat import Flat
 from modelexport_passes.exporting.record import record_of
+from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.scopes.recover import scope_stats
 from modelexport_passes.scopes.walk import owned_nodes
 from modelexport_passes.validation.session import open_session, run_session
@@ -45,10 +49,14 @@ from tests.zoo import DATA, ZooCase, build
 TOLERANCE = 1e-3
 """Of an output's spread. Float32 sums in another order differ by some 1e-6 of it; a wrong operation by far more."""
 
+_SHAPES = "shapes: "
+"""Begins a note on inputs of other shapes."""
+
 _SEEDS = 4
 """Weights to try."""
 
 Outcome = Literal["agrees", "ties", "differs", "not run", "failed"]
+Shapes = Literal["", "agree", "differ", "fixed"]
 
 
 @dataclass
@@ -60,6 +68,8 @@ class Row:
         arch: architecture.
         outcome: ``agrees``; ``ties``: the same values in another order, as of equal scores; ``differs``; ``not run``:
             onnxruntime refuses the model; ``failed``: no exporter takes it.
+        shapes: inputs of other shapes, to a graph whose batch and sequence lengths may vary: ``agree``, ``differ``, or
+            ``fixed``, because no such graph is to be had or torch takes no others; notes say why.
         exporter: the one that was taken.
         notes: why, and what else there is to know, a line each.
         nodes: operations in the graph and its subgraphs.
@@ -72,6 +82,7 @@ class Row:
     name: str
     arch: str
     outcome: Outcome = "failed"
+    shapes: Shapes = ""
     exporter: str = ""
     notes: list[str] = field(default_factory=list)
     nodes: int = 0
@@ -94,13 +105,30 @@ def read_cases(path: Path, archs: set[str], *, every_class: bool) -> Iterator[Zo
 # --- one case --------------------------------------------------------------------------------------------------------
 
 
-def measure(case: ZooCase) -> Row:
-    """Export and compare."""
+def measure(case: ZooCase, *, shapes: bool = True) -> Row:
+    """Export and compare: with sizes that may vary, and, unless all is well by the plain way, with fixed ones."""
+    if not shapes:
+        return _measured(case, dynamic=False)
+    varying = _measured(case, dynamic=True)
+    if varying.outcome == "agrees" and varying.shapes != "fixed" and varying.exporter == "dynamo":
+        return varying
+    row = _measured(case, dynamic=False)
+    row.shapes = varying.shapes if varying.outcome == "agrees" else "fixed"
+    if varying.outcome == "agrees" and varying.exporter == row.exporter:
+        row.notes += [note for note in varying.notes if note.startswith(_SHAPES)]
+    else:
+        said = [note for note in varying.notes if note.startswith(_SHAPES)] or varying.notes[-1:]
+        row.notes.append(f"{_SHAPES}{varying.outcome} by {varying.exporter or 'no exporter'}: {'; '.join(said)}")
+    row.seconds += varying.seconds
+    return row
+
+
+def _measured(case: ZooCase, *, dynamic: bool) -> Row:
     row = Row(case.model_class, case.arch)
     started = time.perf_counter()
     try:
         model, inputs, row.notes = _runnable(case)
-        exported = mx.export_hf(model, inputs=inputs, dynamic=False)
+        exported = mx.export_hf(model, inputs=inputs, dynamic=dynamic)
     except mx.ModelExportError as error:
         row.notes = [str(error).removeprefix("export failed: ").partition(" (full report")[0]]
         return row
@@ -115,8 +143,12 @@ def measure(case: ZooCase) -> Row:
     row.exporter, row.nodes, row.unknown = record.exporter, len(nodes), len(stats.unknown)
     row.sources = {source.value: count for source, count in stats.by_source.items()}
     drawn = silence(exported)
+    module, args = cast("Flat", record.run.module), list(record.run.args)
     with Silent():
-        row.outcome, row.error, notes = compare(exported, cast("Flat", record.run.module), list(record.run.args))
+        row.outcome, row.error, notes = compare(exported, module, args)
+        if dynamic and row.outcome == "agrees":
+            row.shapes, why = compare_shapes(exported, module, args)
+            notes += [f"{_SHAPES}{why}"] if why else []
     row.notes += [*record.notes, *([f"random numbers ({drawn} operations) compared as 0"] if drawn else []), *notes]
     return row
 
@@ -153,13 +185,48 @@ def compare(exported: ir.Model, module: Flat, inputs: list[torch.Tensor]) -> tup
     return outcome, max(error, again), notes
 
 
+def compare_shapes(exported: ir.Model, module: Flat, inputs: list[torch.Tensor]) -> tuple[Shapes, str]:
+    """Whether inputs of other shapes agree; what varied where they do not, or why nothing did."""
+    session = open_session(exported)
+    refused: list[str] = []
+    for what, others in other_shapes(exported, dict(zip(module.names, inputs, strict=True))):
+        tensors = list(others.values())
+        try:
+            expected = _in_torch(module, tensors)
+        except _TAKEN_BY_TORCH as error:
+            refused.append(f"torch takes no other {what}: {type(error).__name__}")
+            continue
+        try:
+            outcome, _, notes = _against(session, module, tensors, expected)
+        except mx.VerificationError as error:
+            return "differ", f"another {what}: {error}"
+        if outcome != "agrees":
+            return "differ", f"another {what}: {'; '.join(notes)}"
+        return "agree", "; ".join([*refused, f"another {what} agrees"] if refused else [])
+    return "fixed", "; ".join(refused) or "no batch or sequence length may vary"
+
+
+_TAKEN_BY_TORCH = (RuntimeError, ValueError, IndexError)
+"""What torch raises where a model does not take some inputs."""
+
+
+def _in_torch(module: Flat, inputs: list[torch.Tensor]) -> list[np.ndarray[Any, Any]]:
+    with torch.no_grad(), state_kept(module):
+        return [tensor.numpy() for tensor in module(*(tensor.clone() for tensor in inputs))]
+
+
 def _difference(session: Any, module: Flat, inputs: list[torch.Tensor]) -> tuple[Outcome, float, list[str]]:
     try:
-        with torch.no_grad():
-            expected = [tensor.numpy() for tensor in module(*(tensor.clone() for tensor in inputs))]
-    except (RuntimeError, ValueError, IndexError) as error:
+        expected = _in_torch(module, inputs)
+    except _TAKEN_BY_TORCH as error:
         # Not every model takes every value; then there is nothing to compare with.
         return "agrees", 0.0, [f"torch does not take other inputs: {type(error).__name__}"]
+    return _against(session, module, inputs, expected)
+
+
+def _against(
+    session: Any, module: Flat, inputs: list[torch.Tensor], expected: list[np.ndarray[Any, Any]]
+) -> tuple[Outcome, float, list[str]]:
     taken = {given.name for given in session.get_inputs()}
     feeds = {name: tensor.numpy() for name, tensor in zip(module.names, inputs, strict=True) if name in taken}
     outcome: Outcome = "agrees"
@@ -204,23 +271,26 @@ def _other_values(tensor: torch.Tensor, number: int) -> torch.Tensor:
 # --- all cases -------------------------------------------------------------------------------------------------------
 
 
-def measure_apart(case: ZooCase, limit: int) -> Row:
+def measure_apart(case: ZooCase, limit: int, *, shapes: bool = True) -> Row:
     """Measure in a process of its own; what fails is a row, too."""
     try:
-        return Row(**apart(lambda: asdict(measure(case)), limit))
+        return Row(**apart(lambda: asdict(measure(case, shapes=shapes)), limit))
     except RuntimeError as error:
         return Row(case.model_class, case.arch, "failed", notes=[str(error)])
 
 
 def as_table(rows: list[Row]) -> str:
     """Markdown: a line for each case, those that agree by the plain way last, and the totals."""
-    lines = ["| model | outcome | exporter | nodes | scopes | error | s | why |", "|---|---|---|--:|---|--:|--:|---|"]
+    lines = [
+        "| model | outcome | shapes | exporter | nodes | scopes | error | s | why |",
+        "|---|---|---|---|--:|---|--:|--:|---|",
+    ]
     for row in sorted(rows, key=lambda row: (row.outcome == "agrees", row.exporter == "dynamo", row.arch, row.name)):
         scopes = ", ".join(f"{count} {source}" for source, count in row.sources.items())
         scopes += f", {row.unknown} unknown" if row.unknown else ""
         error = "" if row.error is None else f"{row.error:.0e}"
         notes = "; ".join(row.notes).replace("|", "\\|")
-        cells = [row.name, row.outcome, row.exporter, row.nodes, scopes, error, f"{row.seconds:.0f}", notes]
+        cells = [row.name, row.outcome, row.shapes, row.exporter, row.nodes, scopes, error, f"{row.seconds:.0f}", notes]
         lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
     return "\n".join([*lines, "", totals(rows)])
 
@@ -233,10 +303,12 @@ def totals(rows: list[Row]) -> str:
     sources: Counter[str] = Counter()
     for row in rows:
         sources.update(row.sources)
+    shapes = Counter(row.shapes for row in rows if row.shapes)
     worst = max((row.unknown / row.nodes for row in rows if row.nodes), default=0.0)
     return "\n".join(
         [
             f"{len(rows)} cases: " + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common()),
+            "other shapes: " + (", ".join(f"{count} {shape}" for shape, count in shapes.most_common()) or "not asked"),
             "exporters: " + ", ".join(f"{count} {exporter}" for exporter, count in exporters.most_common()),
             f"{nodes} operations: " + ", ".join(f"{count} {source}" for source, count in sources.most_common()),
             f"unknown: {unknown} ({100 * unknown / max(nodes, 1):.2f} %), at most {100 * worst:.2f} % of a model",
@@ -250,6 +322,9 @@ def main() -> int:
     parser.add_argument("--zoo", type=Path, default=DATA, help="cases, one JSON object a line")
     parser.add_argument("--only", nargs="*", default=[], metavar="ARCH", help="these architectures")
     parser.add_argument("--every-class", action="store_true", help="all model classes of an architecture")
+    parser.add_argument(
+        "--shapes", action=argparse.BooleanOptionalAction, default=True, help="sizes that may vary, too (default)"
+    )
     parser.add_argument("--limit", type=int, default=600, help="seconds for one case")
     parser.add_argument("--json", type=Path, help="where rows go, one a line; cases with a row are done")
     chosen = parser.parse_args()
@@ -262,7 +337,7 @@ def main() -> int:
     for case in read_cases(chosen.zoo, set(chosen.only), every_class=chosen.every_class):
         if (case.arch, case.model_class) in done:
             continue
-        row = measure_apart(case, chosen.limit)
+        row = measure_apart(case, chosen.limit, shapes=chosen.shapes)
         rows.append(row)
         print(f"{row.name}: {row.outcome} {row.exporter} {row.seconds:.0f} s", file=sys.stderr, flush=True)
         if chosen.json:
