@@ -117,6 +117,8 @@ def measure(case: ZooCase, *, shapes: bool = True) -> Row:
     if varying.outcome == "agrees" and varying.shapes != "fixed" and varying.exporter == "dynamo":
         return varying
     row = _measured(case, dynamic=False)
+    if row.outcome == "failed":
+        return row
     row.shapes = varying.shapes if varying.outcome == "agrees" else "fixed"
     if varying.outcome == "agrees" and varying.exporter == row.exporter:
         row.notes += [note for note in varying.notes if note.startswith(_SHAPES)]

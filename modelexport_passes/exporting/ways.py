@@ -103,9 +103,10 @@ class Ways:
             for shapes, meaning in self.fewer if name != "torchscript" else ():
                 try:
                     captured = undisturbed(ways)
-                # torch raises what it finds in classes of all kinds; what is not about sizes is raised again.
+                # torch raises what it finds in classes of all kinds. Where it is not about sizes other ways may do
+                # better, but before a trace, which lets sizes vary and its branches not, it is tried with fixed ones.
                 except Exception as error:
-                    if not _CONSTANT.search(str(innermost(error))):
+                    if name not in BY_EXAMPLE and not _CONSTANT.search(str(innermost(error))):
                         raise
                     ways, notes = (
                         dataclasses.replace(self, options={**self.options, "dynamic_shapes": shapes}),

@@ -29,6 +29,9 @@ from modelexport_passes.exporting.ways import BY_EXAMPLE, Captured, Exporter, Wa
 _WRAPPED = "model"
 """Path of the model in `Flat`."""
 
+_LENGTHS_FIXED = "lengths are the example's: the model makes constants of them, or branches by them"
+_SIZES_FIXED = "sizes are the example's: the model makes constants of them, or branches by them"
+
 Part = Literal["encoder", "decoder", "decoder-with-past"]
 
 
@@ -123,8 +126,8 @@ class _Options:
         fewer: list[tuple[Any, str]] = []
         if self.dynamic and signature.may_be_fixed:
             batches = {name: _batch_of(signature.axes.get(name, {})) for name in names}
-            fewer.append((by_argument(batches, names), "lengths are the example's: the model makes constants of them"))
-            fewer.append((None, "sizes are the example's: the model makes constants of them"))
+            fewer.append((by_argument(batches, names), _LENGTHS_FIXED))
+            fewer.append((None, _SIZES_FIXED))
         return Ways(flat, tuple(signature.inputs.values()), {}, options, self.translations, fewer)
 
 
