@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import onnx_ir as ir
 import torch
+from torch.utils import _pytree as pytree
 
 from modelexport_passes.exporting.attempts import Attempt, innermost
 from modelexport_passes.exporting.dynamo import (
@@ -146,5 +147,18 @@ class Ways:
 
     def _recorded(self, program: torch.onnx.ONNXProgram, notes: list[str]) -> Captured:
         record_scopes(program)
-        example = exported_program_of(program).example_inputs
-        return Captured(self, program.model, example or (self.args, self.kwargs), notes)
+        example = exported_program_of(program).example_inputs or (self.args, self.kwargs)
+        return Captured(self, program.model, example, [*notes, *_ones_that_vary(program.model, example)])
+
+
+def _ones_that_vary(model: ir.Model, example: Arguments) -> Iterator[str]:
+    """Axes that may vary and are 1 in the example: where torch broadcasts, it takes such a size for a constant."""
+    tensors = [leaf for leaf in pytree.tree_leaves(example) if isinstance(leaf, torch.Tensor)]
+    if len(tensors) != len(model.graph.inputs):
+        return
+    for value, tensor in zip(model.graph.inputs, tensors, strict=True):
+        sizes = value.shape or ()
+        axes = [axis for axis, size in enumerate(sizes) if not isinstance(size, int) and tensor.shape[axis] == 1]
+        if axes:
+            said = f"input {value.name!r}: axes {axes} may vary and are 1 in the example"
+            yield f"{said}; torch may have made a constant of that, so give an example with 2 or more"

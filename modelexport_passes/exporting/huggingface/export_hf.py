@@ -68,7 +68,7 @@ def export_hf(
             as the positions in images; the results become inputs of the graph. None: where dynamo fails without. For
             the whole model.
         dynamic: let batch and sequence lengths vary, where the model's code makes no constants of them (the record's
-            notes say so); False for the sizes of the example.
+            notes say so); an example of one row is given a second one. False for the sizes of the example.
         dtype: of the weights; None for the one they were saved in.
         revision: branch, tag or commit on the hub.
         trust_remote_code: run code that comes with the weights.
@@ -94,6 +94,8 @@ def export_hf(
         loaded = load_model(model, task, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
     check_exporter(exporter, loaded, translations)
     signature = _signature(loaded, task, part, inputs, prepare=prepare is True)
+    if dynamic:
+        signature = signature.with_second_row()
     options = _Options(exporter, dynamic, opset, optimize, translation_table(translations))
     prepared: Callable[[], Signature] | None = None
     if prepare is None and exporter == "auto" and part is None and not _cached(task):

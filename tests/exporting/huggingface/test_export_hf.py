@@ -205,6 +205,31 @@ def test_inputs_and_outputs_have_their_names_and_other_sizes_run() -> None:
     np.testing.assert_allclose(given["last_hidden_state"], expected.last_hidden_state.numpy(), atol=1e-5)
 
 
+def test_an_example_of_one_row_is_given_a_second() -> None:
+    """Torch takes a size of 1 for one that may be a constant; any number of rows runs."""
+    model = model_of("bert", "BertModel")
+    ids = torch.randint(3, 90, (3, 11), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    exported = mx.export_hf(model, inputs={name: tensor[:1] for name, tensor in inputs.items()})
+    record = record_of(exported)
+    assert record is not None
+    assert record.run is not None
+    assert ([len(example) for example in record.run.args], record.notes) == ([2, 2], [])
+    given = called(exported, {name: tensor.numpy() for name, tensor in inputs.items()})
+    with torch.no_grad():
+        expected = model(**inputs)
+    np.testing.assert_allclose(given["last_hidden_state"], expected.last_hidden_state.numpy(), atol=1e-5)
+
+
+def test_a_size_of_one_that_may_vary_is_told() -> None:
+    """`export` takes the example as it is, and says that torch may have made a constant of it."""
+    model = torch.nn.Linear(4, 4)
+    for rows, told in ((1, True), (2, False)):
+        record = record_of(mx.export(model, (torch.zeros(rows, 4),), dynamic_shapes=({0: "rows"},)))
+        assert record is not None
+        assert any("axes [0] may vary and are 1" in note for note in record.notes) is told
+
+
 def test_lengths_that_a_model_makes_constants_of_are_constants_of_the_graph() -> None:
     """A loop over the sequence is as long as the example's; the graph says so, the notes too, and batches vary."""
     (case,) = zoo_cases(("mamba",))
