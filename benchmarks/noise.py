@@ -32,6 +32,7 @@ def silence(model: ir.Model) -> int:
         else:
             shape = tape.op("Constant", [], {"value_ints": node.attributes["shape"].as_ints()})
         drawn = tape.op("ConstantOfShape", [shape], {"value": zero}, name=node.name)
+        assert node.graph is not None
         ir.convenience.replace_nodes_and_values(node.graph, node, [node], tape.nodes, node.outputs, [drawn])
     return len(found)
 

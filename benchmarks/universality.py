@@ -38,8 +38,9 @@ import torch
 import modelexport_passes as mx
 from benchmarks.apart import apart
 from benchmarks.noise import Silent, silence
-from benchmarks.shapes import other_shapes
 from modelexport_passes.exporting.huggingface.flat import Flat
+from modelexport_passes.exporting.huggingface.inputs import AXES
+from modelexport_passes.exporting.huggingface.sizes import other_sizes
 from modelexport_passes.exporting.record import record_of
 from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.scopes.recover import scope_stats
@@ -195,7 +196,7 @@ def compare_shapes(exported: ir.Model, module: Flat, inputs: list[torch.Tensor])
     """Whether inputs of other shapes agree; what varied where they do not, or why nothing did."""
     session = open_session(exported)
     refused: list[str] = []
-    for what, others in other_shapes(exported, dict(zip(module.names, inputs, strict=True))):
+    for what, others in other_sizes(dict(zip(module.names, inputs, strict=True)), _varying(exported)):
         tensors = list(others.values())
         try:
             expected = _in_torch(module, tensors)
@@ -210,6 +211,21 @@ def compare_shapes(exported: ir.Model, module: Flat, inputs: list[torch.Tensor])
             return "differ", f"another {what}: {'; '.join(notes)}"
         return "agree", "; ".join([*refused, f"another {what} agrees"] if refused else [])
     return "fixed", "; ".join(refused) or "no batch or sequence length may vary"
+
+
+def _varying(exported: ir.Model) -> dict[str, dict[int, str]]:
+    """Input -> axis -> name, of those that may vary; not of those that are a number at some input."""
+    axes = {value: AXES.get(str(value.name), {}) for value in exported.graph.inputs if value.shape is not None}
+    constant = {
+        symbol
+        for value, symbols in axes.items()
+        for axis, symbol in symbols.items()
+        if value.shape is not None and isinstance(value.shape[axis], int)
+    }
+    return {
+        str(value.name): {axis: symbol for axis, symbol in symbols.items() if symbol not in constant}
+        for value, symbols in axes.items()
+    }
 
 
 _TAKEN_BY_TORCH = (RuntimeError, ValueError, IndexError)

@@ -19,7 +19,7 @@ from modelexport_passes.exporting.opset import convert_opset
 from modelexport_passes.exporting.record import ExportRecord, TorchRun, set_record
 from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.exporting.translations.table import translation_table
-from modelexport_passes.exporting.ways import Arguments, Captured, Exporter, Ways
+from modelexport_passes.exporting.ways import Arguments, Captured, Exporter, Sizes, Ways
 from modelexport_passes.scopes.rebase import drop_wrapper
 from modelexport_passes.scopes.recover import recover
 from modelexport_passes.scopes.tags import METADATA_IR_VERSION
@@ -76,7 +76,7 @@ def export(
         "output_names": output_names,
         "optimize": optimize,
     }
-    ways = Ways(model, args, dict(kwargs or {}), options, translation_table(translations))
+    ways = Ways(model, args, dict(kwargs or {}), options, translation_table(translations), [Sizes(dynamic_shapes)])
     return export_first(ways.attempts(exporter), root)
 
 

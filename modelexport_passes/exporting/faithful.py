@@ -1,14 +1,19 @@
-"""A captured program against the model it was captured from: what rewrites and repairs made of it."""
+"""A captured program against the model it was captured from: after rewrites, and for inputs of other sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 from modelexport_passes.errors import ModelExportError
+from modelexport_passes.exporting.attempts import root_cause
+
+ONE_SIZE = "capture: it holds for the sizes of the example only"
+"""How the error begins of what may vary and does not."""
 
 _TOLERANCE = 1e-3
 """Of an output's spread. A rewrite may sum in another order; one that leaves something out is off by far more."""
@@ -32,11 +37,30 @@ def check_same(captured: list[torch.Tensor], expected: list[torch.Tensor]) -> No
     for number, (ours, theirs) in enumerate(zip(captured, expected, strict=True)):
         if ours.shape != theirs.shape:
             raise ModelExportError(
-                f"capture: output {number} has shape {list(ours.shape)} after rewrites, {list(theirs.shape)} in torch"
+                f"capture: output {number} has shape {list(ours.shape)}, in torch {list(theirs.shape)}"
             )
         off = _relative_error(ours, theirs)
         if not off <= _TOLERANCE:
-            raise ModelExportError(f"capture: output {number} is {off:.1e} of its spread off torch's after rewrites")
+            raise ModelExportError(f"capture: output {number} is {off:.1e} of its spread off torch's")
+
+
+def check_elsewhere(captured: torch.nn.Module, model: torch.nn.Module, others: Iterable[tuple[Any, ...]]) -> None:
+    """Compare on the first arguments that the model takes: torch may make a constant of a size that shall vary.
+
+    Raises:
+        ModelExportError: the captured program does not take them, or differs.
+    """
+    for args in others:
+        # The model's own code runs here, and may raise anything.
+        with suppress(Exception):
+            expected = results_of(model, args, {})
+            break
+    else:
+        return
+    try:
+        check_same(results_of(captured, args, {}), expected)
+    except Exception as error:
+        raise ModelExportError(f"{ONE_SIZE}: {root_cause(error)}") from error
 
 
 def _relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:

@@ -22,6 +22,7 @@ from modelexport_passes.exporting.dynamo import (
     exported_program_of,
     record_scopes,
 )
+from modelexport_passes.exporting.faithful import ONE_SIZE, check_elsewhere
 from modelexport_passes.exporting.huggingface.patches import masks_as_called, transformers_model
 from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.exporting.torchscript import export_torchscript
@@ -30,8 +31,8 @@ Exporter = Literal[
     "dynamo", "dynamo+transformers", "dynamo+transformers+example", "dynamo+example", "torchscript", "auto"
 ]
 
-_CONSTANT = re.compile(r"inferred a static shape|Constraints violated|specialized it to be a constant")
-"""What torch says where a size that may vary is a constant in the model's code."""
+_CONSTANT = re.compile(rf"inferred a static shape|Constraints violated|specialized it to be a constant|{ONE_SIZE}")
+"""What torch says, or `check_elsewhere`, where a size that may vary is a constant in the model's code."""
 
 BY_EXAMPLE = ("dynamo+transformers+example", "dynamo+example", "torchscript")
 """Exporters whose graph holds the way that the example takes through the model."""
@@ -41,6 +42,22 @@ _REWRITTEN = "scopes are torch's own; operations that a rewrite of the captured 
 _NAMED = "scopes are read from the names of operations, resolved with the model's modules, the rest inferred"
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Which sizes may vary in the graph.
+
+    Attributes:
+        shapes: as for ``torch.export``: per input, axis -> name of the dimension.
+        others: positional arguments of other sizes, to compare a captured program with the model on the first that the
+            model takes.
+        notes: what there is to know of this choice.
+    """
+
+    shapes: Any
+    others: Callable[[], Iterator[tuple[Any, ...]]] = tuple[tuple[Any, ...], ...]().__iter__
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,8 +87,7 @@ class Ways:
         kwargs: named example inputs.
         options: what is asked of torch's exporter.
         translations: operators that have one of their own.
-        fewer: dynamic shapes with fewer axes than ``options`` has, and what that means; to be tried by dynamo where the
-            model's code makes constants of sizes that may vary.
+        sizes: which may vary, by preference: where the model's code makes constants of them, dynamo tries the next.
     """
 
     model: torch.nn.Module
@@ -79,7 +95,7 @@ class Ways:
     kwargs: dict[str, Any]
     options: DynamoOptions
     translations: dict[Callable[..., Any], Callable[..., Any]]
-    fewer: Sequence[tuple[Any, str]] = ()
+    sizes: Sequence[Sizes]
 
     def attempts(self, exporter: Exporter) -> list[Attempt[Captured]]:
         """The one asked for; for ``auto`` all that there are for this model, in the order in which to try them."""
@@ -95,28 +111,24 @@ class Ways:
         return [attempt for attempt in every if exporter in ("auto", attempt.name)]
 
     def _attempt(self, name: str, way: Callable[[Ways], Captured], scopes: str) -> Attempt[Captured]:
-        def undisturbed(ways: Ways) -> Captured:
+        def undisturbed(sizes: Sizes) -> Captured:
             with state_kept(self.model), masks_as_called():
-                return way(ways)
+                options: DynamoOptions = {**self.options, "dynamic_shapes": sizes.shapes}
+                captured = way(dataclasses.replace(self, options=options, sizes=[sizes]))
+            return dataclasses.replace(captured, notes=[*captured.notes, *sizes.notes])
 
         def run() -> Captured:
-            ways, notes = self, list[str]()
-            for shapes, meaning in self.fewer if name != "torchscript" else ():
+            # A trace takes any size; what it makes constants of it does not say.
+            *wanted, last = self.sizes[:1] if name == "torchscript" else self.sizes
+            for sizes in wanted:
                 try:
-                    captured = undisturbed(ways)
+                    return undisturbed(sizes)
                 # torch raises what it finds in classes of all kinds. Where it is not about sizes other ways may do
                 # better, but before a trace, which lets sizes vary and its branches not, it is tried with fixed ones.
                 except Exception as error:
-                    if name not in BY_EXAMPLE and not _CONSTANT.search(str(innermost(error))):
+                    if name not in BY_EXAMPLE and not _CONSTANT.search(f"{error}\n{innermost(error)}"):
                         raise
-                    ways, notes = (
-                        dataclasses.replace(self, options={**self.options, "dynamic_shapes": shapes}),
-                        [meaning],
-                    )
-                else:
-                    return dataclasses.replace(captured, notes=[*captured.notes, *notes])
-            captured = undisturbed(ways)
-            return dataclasses.replace(captured, notes=[*captured.notes, *notes])
+            return undisturbed(last)
 
         return Attempt(name, run, scopes)
 
@@ -146,8 +158,12 @@ class Ways:
         return Captured(self, model, (self.args, self.kwargs), [])
 
     def _recorded(self, program: torch.onnx.ONNXProgram, notes: list[str]) -> Captured:
+        captured = exported_program_of(program)
+        with state_kept(self.model):
+            for sizes in self.sizes:
+                check_elsewhere(captured.module(check_guards=False), self.model, sizes.others())
         record_scopes(program)
-        example = exported_program_of(program).example_inputs or (self.args, self.kwargs)
+        example = captured.example_inputs or (self.args, self.kwargs)
         return Captured(self, program.model, example, [*notes, *_ones_that_vary(program.model, example)])
 
 

@@ -21,10 +21,11 @@ from modelexport_passes.exporting.huggingface.flat import Flat, by_argument, nam
 from modelexport_passes.exporting.huggingface.inputs import example_inputs
 from modelexport_passes.exporting.huggingface.loading import WITH_PAST, load_model
 from modelexport_passes.exporting.huggingface.signature import Signature
+from modelexport_passes.exporting.huggingface.sizes import Axes, other_sizes
 from modelexport_passes.exporting.huggingface.whole import prepared_whole, whole
 from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.exporting.translations.table import translation_table
-from modelexport_passes.exporting.ways import BY_EXAMPLE, Captured, Exporter, Ways
+from modelexport_passes.exporting.ways import BY_EXAMPLE, Captured, Exporter, Sizes, Ways
 
 _WRAPPED = "model"
 """Path of the model in `Flat`."""
@@ -120,20 +121,36 @@ class _Options:
         flat = Flat(signature.model, names, signature.run).eval()
         options: DynamoOptions = {
             "opset": self.opset,
-            "dynamic_shapes": by_argument(signature.axes, names) if self.dynamic else None,
+            "dynamic_shapes": None,
             "input_names": names,
             "output_names": _output_names(signature),
             "optimize": self.optimize,
         }
-        fewer: list[tuple[Any, str]] = []
-        if self.dynamic and signature.may_be_fixed:
-            batches = {name: _batch_of(signature.axes.get(name, {})) for name in names}
-            fewer.append((by_argument(batches, names), _LENGTHS_FIXED))
-            fewer.append((None, _SIZES_FIXED))
-        return Ways(flat, tuple(signature.inputs.values()), {}, options, self.translations, fewer)
+        return Ways(flat, tuple(signature.inputs.values()), {}, options, self.translations, self._sizes(signature))
+
+    def _sizes(self, signature: Signature) -> list[Sizes]:
+        """What varies, by preference. A cache whose lengths are fixed would be of no use."""
+        if not self.dynamic:
+            return [Sizes(None)]
+        names = list(signature.inputs)
+        if not signature.may_be_fixed:
+            return [Sizes(by_argument(signature.axes, names))]
+
+        def varying(axes: Axes, *notes: str) -> Sizes:
+            def others() -> Iterator[tuple[torch.Tensor, ...]]:
+                return (tuple(made.values()) for _, made in other_sizes(signature.inputs, axes))
+
+            return Sizes(by_argument(axes, names), others, notes)
+
+        batches = {name: _batch_of(axes) for name, axes in signature.axes.items()}
+        return [
+            varying(signature.axes),
+            varying(batches, _LENGTHS_FIXED),
+            Sizes(None, notes=(_SIZES_FIXED,)),
+        ]
 
 
-def _batch_of(axes: Mapping[int, str]) -> dict[int, str]:
+def _batch_of(axes: Mapping[int, str]) -> Mapping[int, str]:
     return {axis: symbol for axis, symbol in axes.items() if symbol == "batch"}
 
 

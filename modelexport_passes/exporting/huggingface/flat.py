@@ -43,9 +43,9 @@ def _each_its_own(inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> It
         seen.add(id(tensor))
 
 
-def by_argument(shapes: Mapping[str, dict[int, str]], names: Sequence[str]) -> dict[str, dict[int, str]]:
+def by_argument(shapes: Mapping[str, Mapping[int, str]], names: Sequence[str]) -> dict[str, dict[int, str]]:
     """Dynamic axes by input name -> the same by argument of `Flat`'s forward, one for each."""
-    return {_identifier(name): shapes.get(name, {}) for name in names}
+    return {_identifier(name): dict(shapes.get(name, {})) for name in names}
 
 
 def named_tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
