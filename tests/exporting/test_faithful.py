@@ -12,6 +12,7 @@ import torch
 import modelexport_passes as mx
 from modelexport_passes.exporting import dynamo
 from modelexport_passes.exporting.faithful import check_same, results_of
+from modelexport_passes.exporting.record import record_of
 
 
 def test_a_rewrite_that_leaves_something_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,6 +31,27 @@ def test_a_rewrite_that_leaves_something_out_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(dynamo, "transformers_patches", without_activation)
     with pytest.raises(mx.ModelExportError, match=r"output 0 is \d.* of its spread off torch's"):
         mx.export_hf(model, inputs=inputs, dynamic=False, exporter="dynamo+transformers")
+
+
+def test_a_length_that_the_graph_holds_for_one_size_only_does_not_vary() -> None:
+    """Torch exports this for any length and keeps, without a word, the branch for lengths in whole blocks."""
+    from transformers import BertConfig, BertModel
+
+    class InBlocks(BertModel):
+        def forward(self, input_ids: Any = None, **_: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+            hidden: Any = super().forward(input_ids)[0]
+            if missing := -hidden.shape[1] % 8:
+                hidden = torch.nn.functional.pad(hidden, (0, 0, 0, missing))
+            return {"blocks": hidden.view(hidden.shape[0], -1, 8, hidden.shape[2])}
+
+    model = InBlocks(BertConfig(vocab_size=99, hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
+    exported = mx.export_hf(model.eval(), inputs={"input_ids": torch.randint(0, 99, (2, 16))})
+    (tokens,) = exported.graph.inputs
+    assert tokens.shape is not None
+    assert [isinstance(size, int) for size in tokens.shape] == [False, True]
+    record = record_of(exported)
+    assert record is not None
+    assert record.notes == ["lengths are the example's: the model makes constants of them, or branches by them"]
 
 
 @pytest.mark.parametrize(
