@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from modelexport_passes.errors import ModelExportError
+from modelexport_passes.errors import ModelExportError, root_cause
 
 Exported = TypeVar("Exported")
 
@@ -70,25 +70,6 @@ def _notes(taken: Attempt[Exported], failures: Sequence[tuple[str, Exception]]) 
     if not failures:
         return []
     return [*(f"{name} failed: {root_cause(error)}" for name, error in failures), f"{taken.name} taken: {taken.scopes}"]
-
-
-def root_cause(error: BaseException) -> str:
-    """The one line that matters: the first line of the innermost error, with its class."""
-    error = innermost(error)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else '(no text)'}"
-
-
-def innermost(error: BaseException) -> BaseException:
-    """What the errors around it came from."""
-    seen: set[int] = set()
-    while id(error) not in seen:
-        seen.add(id(error))
-        inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        if inner is None:
-            break
-        error = inner
-    return error
 
 
 def _write_report(error: BaseException) -> Path:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from modelexport_passes.default_domain import name_default_domain
-from modelexport_passes.errors import ModelExportError
+from modelexport_passes.errors import ModelExportError, first_line, innermost
 from modelexport_passes.exporting.losses import losses
 from modelexport_passes.exporting.pieces import split
 from modelexport_passes.exporting.reader import Reader, Uncommon
@@ -76,16 +76,10 @@ def _deserialize_uncommon(proto: onnx.ModelProto, what: str) -> ir.Model:
     try:
         return ir.from_proto(proto)
     except (ir.serde.SerdeError, ValueError, KeyError, NotImplementedError) as error:
-        raise ModelExportError(f"{what}: the model is not valid: {_first_line(_root_cause(error))}") from error
+        raise ModelExportError(f"{what}: the model is not valid: {_reason(innermost(error))}") from error
 
 
-def _root_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, KeyError):
         return f"value {error} is used and never made"
-    return str(error).partition("\n")[0] or type(error).__name__
+    return first_line(error)

@@ -18,8 +18,7 @@ from typing import Any, TypeAlias, TypedDict, Unpack, cast
 
 import torch
 
-from modelexport_passes.errors import ModelExportError
-from modelexport_passes.exporting.attempts import root_cause
+from modelexport_passes.errors import ModelExportError, root_cause
 from modelexport_passes.exporting.example_values import answered, answers_of
 from modelexport_passes.exporting.faithful import check_same, results_of
 from modelexport_passes.exporting.huggingface.patches import repair_graph, transformers_model, transformers_patches

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from modelexport_passes.errors import ModelExportError
-from modelexport_passes.exporting.attempts import root_cause
+from modelexport_passes.errors import ModelExportError, root_cause
 
 ONE_SIZE = "capture: it holds for the sizes of the example only"
 """How the error begins of what may vary and does not."""

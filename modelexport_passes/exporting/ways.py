@@ -13,7 +13,8 @@ import onnx_ir as ir
 import torch
 from torch.utils import _pytree as pytree
 
-from modelexport_passes.exporting.attempts import Attempt, innermost
+from modelexport_passes.errors import innermost
+from modelexport_passes.exporting.attempts import Attempt
 from modelexport_passes.exporting.dynamo import (
     DynamoOptions,
     export_dynamo,
@@ -126,7 +127,7 @@ class Ways:
                 # torch raises what it finds in classes of all kinds. Where it is not about sizes other ways may do
                 # better, but before a trace, which lets sizes vary and its branches not, it is tried with fixed ones.
                 except Exception as error:
-                    if name not in BY_EXAMPLE and not _CONSTANT.search(f"{error}\n{innermost(error)}"):
+                    if name not in BY_EXAMPLE and not _CONSTANT.search(str(innermost(error))):
                         raise
             return undisturbed(last)
 

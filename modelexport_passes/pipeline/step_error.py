@@ -6,7 +6,13 @@ import re
 
 import onnx_ir as ir
 
-from modelexport_passes.errors import ConfigError, MissingDependencyError, ModelExportError, VerificationError
+from modelexport_passes.errors import (
+    ConfigError,
+    MissingDependencyError,
+    ModelExportError,
+    VerificationError,
+    in_a_line,
+)
 from modelexport_passes.pipeline.step import Step
 
 
@@ -67,9 +73,4 @@ def _unwrapped(error: BaseException) -> BaseException:
 
 
 def _line(reason: BaseException) -> str:
-    text = str(reason)
-    if isinstance(reason, ModelExportError):
-        return text  # our own errors are written to be read as a whole
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    first = re.sub(r" at 0x[0-9a-f]+", "", lines[0]) if lines else "(no text)"
-    return f"{type(reason).__name__}: {first}"
+    return re.sub(r" at 0x[0-9a-f]+", "", in_a_line(reason))

@@ -8,7 +8,7 @@ from typing import cast
 
 import onnx_ir as ir
 
-from modelexport_passes.errors import ModelExportError
+from modelexport_passes.errors import ModelExportError, first_line, innermost
 from modelexport_passes.pass_base import Outcome
 from modelexport_passes.scopes.ledger import LEDGER_KEY, MODULE_KEY
 from modelexport_passes.scopes.walk import owned_nodes
@@ -58,7 +58,7 @@ def apply_inside(model: ir.Model, function: ir.Function, pass_: ir.passes.PassBa
         result = pass_(body)
     except Exception as error:
         # A pass is foreign code and may raise anything; what is known here is which function it was.
-        raise ModelExportError(f"apply-inside: failed in the body of {of}: {_cause(error)}") from error
+        raise ModelExportError(f"apply-inside: failed in the body of {of}: {first_line(innermost(error))}") from error
     graph = result.model.graph
     what = "apply-inside: what the pass left"
     check_values(graph.inputs, function.inputs, "input", what, of)
@@ -119,13 +119,6 @@ def _kept(before: Mapping[ir.Node, tuple[str, str]], graph: ir.Graph) -> dict[st
         elif (name, node.op_type) in known:
             kept.setdefault(name, name)
     return kept
-
-
-def _cause(error: BaseException) -> str:
-    """The reason, which onnx_ir wraps into errors of its own."""
-    while error.__cause__ is not None and not isinstance(error, ModelExportError):
-        error = error.__cause__
-    return str(error) or type(error).__name__
 
 
 def take_over(model: ir.Model, inside: Inside) -> None:

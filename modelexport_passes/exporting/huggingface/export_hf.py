@@ -11,8 +11,8 @@ from typing import Any, Literal, cast
 import onnx_ir as ir
 import torch
 
-from modelexport_passes.errors import ConfigError, ModelExportError
-from modelexport_passes.exporting.attempts import Attempt, root_cause
+from modelexport_passes.errors import ConfigError, ModelExportError, root_cause
+from modelexport_passes.exporting.attempts import Attempt
 from modelexport_passes.exporting.dynamo import DynamoOptions
 from modelexport_passes.exporting.export import check_exporter, export_first
 from modelexport_passes.exporting.huggingface.decoder import cached_decoder

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from modelexport_passes.errors import ConfigError, MissingDependencyError, ModelExportError
+from modelexport_passes.errors import ConfigError, MissingDependencyError, ModelExportError, first_line
 
 WITH_PAST = "-with-past"
 """Ends the name of a task whose model takes and gives its cache."""
@@ -53,7 +53,7 @@ def load_model(
         config = transformers.AutoConfig.from_pretrained(location, **common)
     except (OSError, ValueError) as error:
         folder = "" if Path(location).exists() else "; it is no folder here either"
-        raise ModelExportError(f"hf: no configuration of {location!r}{folder}: {_first_line(error)}") from error
+        raise ModelExportError(f"hf: no configuration of {location!r}{folder}: {first_line(error)}") from error
     options = {**common, "config": config, "attn_implementation": "eager"}
     if dtype is not None:
         options["dtype"] = _torch_dtype(dtype)
@@ -62,7 +62,7 @@ def load_model(
         try:
             return model_class.from_pretrained(location, **options).eval()
         except (OSError, ValueError) as error:
-            problems.append(f"{model_class.__name__}: {_first_line(error)}")
+            problems.append(f"{model_class.__name__}: {first_line(error)}")
     raise ModelExportError(f"hf: {location!r} cannot be loaded for {task or 'its own class'}: {'; '.join(problems)}")
 
 
@@ -106,8 +106,3 @@ def _torch_dtype(name: str) -> torch.dtype:
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ConfigError(f"hf: dtype {name!r}; expected float32, float16 or bfloat16")
     return dtype
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
