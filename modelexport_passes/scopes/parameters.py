@@ -40,14 +40,34 @@ class ParameterOwners:
         self.uncalled: set[str] = set()
         """Modules that are never called: torch's own attention reads the parameters of its last projection."""
         copies = [value for node in graph if node.op_type == "Identity" for value in node.outputs if _is_copy(value)]
+        items: dict[ir.Value, str] = {}
         for value in [*graph.initializers.values(), *copies]:
             name = _state_name(value)
             if name is not None:
                 owner, _, attribute = name.rpartition(".")
                 if attribute in _PACKED:
                     self.uncalled.add(f"{owner}.out_proj")
+                if known is None and attribute.isdecimal():
+                    items[value] = owner
+                    continue
                 while known is not None and owner not in known:
                     owner = owner.rpartition(".")[0]
+                self._owner[value] = owner
+        if items:
+            self._own_items(items)
+
+    def _own_items(self, lists: Mapping[ir.Value, str]) -> None:
+        """Items of a list of parameters, which is never called, belong to the module around it.
+
+        That is one which other parameters show: exporters number what they make themselves as well
+        (``p2o.pd_op.reshape.2.0``), and such names are of no module.
+        """
+        shown = self.paths()
+        for value, path in lists.items():
+            owner = path.rstrip("0123456789.").rpartition(".")[0]
+            while owner not in shown:
+                owner = owner.rpartition(".")[0]
+            if owner:
                 self._owner[value] = owner
 
     def add(self, owners: Mapping[ir.Value, str]) -> None:
@@ -117,9 +137,11 @@ def _behind_views(value: ir.Value) -> ir.Value | None:
 def _is_copy(value: ir.Value) -> bool:
     """A weight that TorchScript's exporter found equal to another: ``Identity(norm1.bias) -> norm2.bias``."""
     producer = value.producer()
-    return (
-        producer is not None and producer.op_type == "Identity" and _STATE_NAME.fullmatch(value.name or "") is not None
-    )
+    if producer is None or producer.op_type != "Identity" or _STATE_NAME.fullmatch(value.name or "") is None:
+        return False
+    source = producer.inputs[0]
+    # Other exporters name what the model computes in such a form, too.
+    return source is not None and (source.is_initializer() or _is_copy(source))
 
 
 def _state_name(value: ir.Value) -> str | None:

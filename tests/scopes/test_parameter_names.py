@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
@@ -214,3 +215,33 @@ def test_what_is_computed_of_a_weight_alone_is_no_second_call() -> None:
     model.graph.initializers["w"].name = "conv.weight"
     recover(model, source="parameter")
     assert _call(model.graph[2]) == "conv"
+
+
+def scopes_of_readers(*parameters: str) -> list[str | None]:
+    """The innermost call of each of a row of operations that read one parameter each, which nothing else tells."""
+    data = np.ones(1, np.float32)
+    weights = [ir.val(name, const_value=ir.tensor(data, name=name)) for name in parameters]
+    x = ir.val("x", ir.DataType.FLOAT, [1])
+    value, nodes = x, []
+    for place, weight in enumerate(weights):
+        nodes.append(ir.node("Mul", [value, weight], name=f"n{place}"))
+        value = nodes[-1].outputs[0]
+    graph = ir.Graph([x], [value], nodes=nodes, initializers=weights, opset_imports={"": 20})
+    recover(ir.Model(graph, ir_version=10))
+    return [None if mx.scope_of(node) is None else _call(node) for node in graph]
+
+
+def test_an_item_of_a_list_of_parameters_is_read_by_the_module_around_the_list() -> None:
+    """`mix.scales.0` and `mix.scales.1` are of `mix`, which `mix.lin` shows; a list has no calls."""
+    assert scopes_of_readers("mix.lin.weight", "mix.scales.0", "mix.scales.1", "out.weight") == [
+        "mix.lin",
+        "mix",
+        "mix",
+        "out",
+    ]
+
+
+def test_constants_that_an_exporter_numbers_are_of_no_module() -> None:
+    """Paddle's exporter names constants like items of a list; no other parameter shows such a module."""
+    told = scopes_of_readers("helper.constant.1", "conv2d_0.w_0", "p2o.pd_op.reshape.2.0", "fc.w_0", "auto.cast.3")
+    assert told == [None, "conv2d_0", "", "fc", None]
