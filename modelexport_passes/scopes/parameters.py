@@ -9,6 +9,7 @@ from typing import cast
 
 import onnx_ir as ir
 
+from modelexport_passes.scopes.prefixes import common_prefix
 from modelexport_passes.scopes.scope import UNKNOWN_CLASS
 
 FOLDED_FROM = "pkg.onnxscript.optimizer.folded_from"
@@ -37,12 +38,14 @@ class ParameterOwners:
         known = None if modules is None else frozenset(modules)
         self._owner: dict[ir.Value, str] = {}
         self._read: dict[ir.Node, list[ir.Value]] = {}
+        self.prefix = common_prefix(graph, graph.initializers)
+        """What another tool wrote before all names."""
         self.uncalled: set[str] = set()
         """Modules that are never called: torch's own attention reads the parameters of its last projection."""
         copies = [value for node in graph if node.op_type == "Identity" for value in node.outputs if _is_copy(value)]
         items: dict[ir.Value, str] = {}
         for value in [*graph.initializers.values(), *copies]:
-            name = _state_name(value)
+            name = _state_name(value, self.prefix)
             if name is not None:
                 owner, _, attribute = name.rpartition(".")
                 if attribute in _PACKED:
@@ -137,21 +140,23 @@ def _behind_views(value: ir.Value) -> ir.Value | None:
 def _is_copy(value: ir.Value) -> bool:
     """A weight that TorchScript's exporter found equal to another: ``Identity(norm1.bias) -> norm2.bias``."""
     producer = value.producer()
-    if producer is None or producer.op_type != "Identity" or _STATE_NAME.fullmatch(value.name or "") is None:
+    if producer is None or producer.op_type != "Identity":
+        return False
+    if _STATE_NAME.fullmatch((value.name or "").rpartition("/")[2]) is None:  # a prefix may end in a slash
         return False
     source = producer.inputs[0]
     # Other exporters name what the model computes in such a form, too.
     return source is not None and (source.is_initializer() or _is_copy(source))
 
 
-def _state_name(value: ir.Value) -> str | None:
+def _state_name(value: ir.Value, prefix: str) -> str | None:
     folded = value.metadata_props.get(FOLDED_FROM)
     if folded is not None:
         names = literal_list(folded)
         if len(names) == 1:
             return names[0]
-    name = value.name
-    return name if name and _STATE_NAME.fullmatch(name) else None
+    name = (value.name or "").removeprefix(prefix)
+    return name if _STATE_NAME.fullmatch(name) else None
 
 
 def literal_list(text: str) -> list[str]:

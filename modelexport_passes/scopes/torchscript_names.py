@@ -67,7 +67,7 @@ def scopes_from_names(
         owners: of the graph's parameters.
         traced: the calls of the run that the names are of, if it was recorded.
     """
-    parts = _all_parts(nodes, modules)
+    parts = _all_parts(nodes, modules, owners.prefix)
     chains = _Chains(parts.values(), modules)
     events: dict[ir.Node, Event] = {}
     owned: list[list[str]] = []
@@ -88,15 +88,16 @@ def scopes_from_names(
     }
 
 
-def _all_parts(nodes: Iterable[ir.Node], modules: ModuleNames) -> dict[ir.Node, _Chain]:
+def _all_parts(nodes: Iterable[ir.Node], modules: ModuleNames, prefix: str) -> dict[ir.Node, _Chain]:
     """The parts of each name that the exporter gave.
 
     Its names end in the operator. One that a quantizer replaced keeps the name it had, with something behind it
     (``/query/MatMul_quant`` of a MatMulInteger): it counts where the exporter's own names stand beside it, or where
     every part is the end of a known module's path.
     """
-    named = [node for node in nodes if node.name and node.name.startswith("/")]
-    split = {node: tuple(str(node.name)[1:].split("/")) for node in named}
+    start = f"{prefix}/"
+    named = [node for node in nodes if node.name and node.name.startswith(start)]
+    split = {node: tuple(str(node.name)[len(start) :].split("/")) for node in named}
     own = {parts[:-1] for node, parts in split.items() if parts[-1].startswith(node.op_type)}
     return {
         node: parts[:-1]

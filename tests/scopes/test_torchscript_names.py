@@ -95,3 +95,43 @@ def test_names_and_parameters_tell_the_calls(case: str) -> None:
 def test_names_of_old_exporters_tell_nothing() -> None:
     """``MatMul_123`` holds no module, and an operation that no source tells stays unknown."""
     assert calls(model_of(("MatMul_123", "MatMul", ("onnx::MatMul_7",)), ("Add_124", "Add", ()))) == [None, None]
+
+
+def _layers() -> onnx.ModelProto:
+    """Two linear layers below a module, and an operation of the root, as TorchScript's exporter names them."""
+    model = model_of(
+        ("/enc/layers.0/Gemm", "Gemm", ("enc.layers.0.weight",)),
+        ("/enc/layers.1/Gemm", "Gemm", ("enc.layers.1.weight",)),
+        ("/Relu", "Relu", ()),
+    )
+    for node in list(model.graph)[:-1]:
+        node.outputs[0].name = f"{node.name}_output_0"
+    return ir.to_proto(model)
+
+
+@pytest.mark.parametrize("prefix", ["m1_", "sub/", "a.b/"])
+def test_a_prefix_before_every_name_is_read_over(prefix: str) -> None:
+    """`onnx.compose.add_prefix` writes it before nodes, values and parameters."""
+    told = [calls(ir.from_proto(model)) for model in (_layers(), onnx.compose.add_prefix(_layers(), prefix))]
+    assert told[1] == told[0] == ["enc > enc.layers.0", "enc > enc.layers.1", ""]
+
+
+def test_two_prefixes_are_two_models_and_tell_nothing() -> None:
+    """Modules of the same path would be taken for calls of one module."""
+    first, second = (onnx.compose.add_prefix(_layers(), prefix) for prefix in ("m1_", "m2_"))
+    merged = onnx.compose.merge_models(first, second, io_map=[("m1_v3", "m2_v0")])
+    assert calls(ir.from_proto(merged)) == [None] * 6
+
+
+def test_slashes_of_another_exporter_are_no_prefix() -> None:
+    """`model/dense/MatMul` of an exporter that does not name results after operations is left alone."""
+    model = _layers()
+    for node in model.graph.node:
+        node.name = f"model{node.name}"
+    assert calls(ir.from_proto(model)) == [None] * 3
+
+
+def test_a_prefix_with_a_slash_inside_is_not_cut_there() -> None:
+    """`a/b_` before every name: `b_` is not taken for a module, as the names of parameters show."""
+    model = onnx.compose.add_prefix(_layers(), "a/b_")
+    assert calls(ir.from_proto(model)) == [None] * 3
