@@ -2,15 +2,17 @@
 
 Torch numbers the nodes of a program as it traces (``add``, ``add_1``, ``add_2``), and a file keeps the name of the node
 that each operation was made from. A call whose results nothing uses is gone from the file, and so is one whose every
-operation was merged into an earlier call's; their numbers are missing. Where the numbers missing before a call would
-make up another call like it, the call may be a later one than its place says.
+operation was merged into an earlier call's; their numbers are missing. Where numbers missing at one spot before a call
+would make up another call like it, the call may be a later one than its place says. A module that only its own parent
+calls can have been called only while that ran.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from modelexport_passes.scopes.calls import Call
@@ -21,6 +23,11 @@ _TELLING = 3
 """Kinds that tell the same number of missing calls by more than chance."""
 _SPARSE = 1000
 """A kind that has this many numbers more than nodes has its own way of counting."""
+_SPOTS = 64
+"""Gaps that are looked at for one call, at the most; where there are more, one may fit."""
+
+_Span = tuple[int, int]
+"""Spots, first and last: spot ``n`` is behind operation ``n``."""
 
 
 def dropped_calls(root: Call, names: Sequence[str | None]) -> dict[Call, int]:
@@ -39,33 +46,98 @@ def dropped_calls(root: Call, names: Sequence[str | None]) -> dict[Call, int]:
         return found
     # How many operations before each are of a kind that has numbers missing: most calls have none, and are passed over.
     lacking = [0, *accumulate(node is not None and node[0] in missing for node in numbered)]
+    calls = sorted(root.walk(), key=lambda call: call.events[0])
+    callers = _Callers(root, calls)
     before: dict[str, Call] = {}
-    for call in sorted(root.walk(), key=lambda call: call.events[0]):
+    for call in calls:
         last = before.get(call.key)
         before[call.key] = call
-        gaps: list[float] = []
         if lacking[call.events[-1] + 1] > lacking[call.events[0]]:
             nodes = {node for index in call.events if (node := numbered[index]) is not None}
-            gaps = _gaps(nodes, [] if last is None else [numbered[index] for index in last.events], missing)
-        # Other modules' calls may be missing there as well: what most kinds have in common counts.
-        shared = sorted(gaps)[round((1 - _AGREEING) * len(gaps))] if len(gaps) > 1 else sum(gaps)
-        if shared >= 1:
-            found[call] = int(shared) if gaps.count(int(shared)) >= max(_TELLING, len(gaps) / 2) else 0
-        elif last in found:
+            kinds = Counter(kind for kind, _ in nodes)
+            earlier = [] if last is None else [numbered[index] for index in last.events]
+            numbers = _numbers(kinds, nodes, earlier, missing)
+            # Other modules' calls may be missing there as well: what most kinds have in common counts.
+            shared = int(sorted(numbers)[round((1 - _AGREEING) * len(numbers))] if len(numbers) > 1 else sum(numbers))
+            if shared and _fits(kinds, missing, callers.spans(call, last, found)):
+                found[call] = shared if numbers.count(shared) >= max(_TELLING, len(numbers) / 2) else 0
+        if call not in found and last in found:
             found[call] = 0
     return found
 
 
-def _gaps(
-    nodes: set[tuple[str, int]],
-    last: Sequence[tuple[str, int] | None],
-    missing: Mapping[str, Sequence[int]],
+class _Callers:
+    """When a module can have been called."""
+
+    def __init__(self, root: Call, calls: Sequence[Call]) -> None:
+        self._of: dict[str, list[Call]] = {root.key: [root]}
+        for call in calls:
+            self._of.setdefault(call.key, []).append(call)
+        pairs = {(call.parent.key, call.key) for call in calls if call.parent is not None}
+        self._strange = {key for caller, key in pairs if not self._own(caller, key)}
+
+    def _own(self, caller: str, key: str) -> bool:
+        """Whether a module is called by the one that holds it: between them are but lists, which have no calls."""
+        if caller and not key.startswith(f"{caller}."):
+            return False
+        above = key.rpartition(".")[0]
+        while len(above) > len(caller):
+            if above in self._of:
+                return False
+            above = above.rpartition(".")[0]
+        return True
+
+    def spans(self, call: Call, last: Call | None, doubtful: Mapping[Call, int]) -> Iterator[_Span]:
+        """Where between the last call of a module and this one there may have been another."""
+        start, end = -1 if last is None else last.events[-1], call.events[0] - 1
+        parent = call.parent
+        assert parent is not None
+        if parent in doubtful or call.key in self._strange:
+            yield start, end
+            return
+        callers = self._of[parent.key]
+        place = bisect_left(callers, call.events[0] + 1, key=lambda caller: caller.events[0]) - 1
+        while place >= 0 and callers[place].events[-1] >= start:
+            caller = callers[place].events
+            yield max(start, caller[0] - 1), min(end, caller[-1])
+            place -= 1
+
+
+@dataclass
+class _Gaps:
+    """Numbers of one kind that are missing, from first to last.
+
+    Attributes:
+        first: of each gap, the first spot where its nodes may have been.
+        last: the last one.
+        sizes: how many numbers.
+        numbers: all of them.
+    """
+
+    first: list[int] = field(default_factory=list[int])
+    last: list[int] = field(default_factory=list[int])
+    sizes: list[int] = field(default_factory=list[int])
+    numbers: list[int] = field(default_factory=list[int])
+
+    def between(self, first: int, last: int) -> int:
+        """How many of the numbers lie between two."""
+        return bisect_left(self.numbers, last) - bisect_left(self.numbers, first)
+
+    def within(self, span: _Span) -> range:
+        """The gaps that may have been in a span."""
+        return range(bisect_left(self.last, span[0]), bisect_right(self.first, span[1]))
+
+
+def _numbers(
+    kinds: Mapping[str, int],
+    nodes: Iterable[tuple[str, int]],
+    last: Iterable[tuple[str, int] | None],
+    missing: Mapping[str, _Gaps],
 ) -> list[float]:
     """Per kind of fx node in a call, how many such calls the numbers missing since the last call would make up.
 
     Empty where most kinds have no numbers missing at all.
     """
-    kinds = Counter(kind for kind, _ in nodes)
     if sum(kind in missing for kind in kinds) < _AGREEING * len(kinds):
         return []
     since: dict[str, int] = {}
@@ -75,25 +147,68 @@ def _gaps(
     first: dict[str, int] = {}
     for kind, number in nodes:
         first[kind] = min(first.get(kind, number), number)
-    gaps: list[float] = []
-    for kind, count in kinds.items():
-        absent = missing.get(kind, ())
-        gaps.append((bisect_left(absent, first[kind]) - bisect_left(absent, since.get(kind, -1))) / count)
-    return gaps
+    return [
+        missing[kind].between(since.get(kind, -1), first[kind]) / count if kind in missing else 0.0
+        for kind, count in kinds.items()
+    ]
 
 
-def _missing(nodes: Sequence[tuple[str, int] | None]) -> dict[str, list[int]]:
+def _fits(kinds: Mapping[str, int], missing: Mapping[str, _Gaps], spans: Iterator[_Span]) -> bool:
+    """Whether a call with such nodes may be missing in one of these spans.
+
+    It would have left all its gaps at one spot: no operation stood between its own.
+    """
+    enough = _AGREEING * len(kinds)
+    for span in spans:
+        marks: list[tuple[int, int]] = []
+        for kind, count in kinds.items():
+            gaps = missing.get(kind)
+            within = range(0) if gaps is None else gaps.within(span)
+            if len(within) > _SPOTS:
+                return True
+            for gap in within:
+                assert gaps is not None
+                if gaps.sizes[gap] >= count:
+                    marks += (gaps.first[gap], 1), (gaps.last[gap] + 1, -1)
+        if max(accumulate((step for _, step in sorted(marks)), initial=0)) >= enough:
+            return True
+    return False
+
+
+def _missing(nodes: Sequence[tuple[str, int] | None]) -> dict[str, _Gaps]:
     """Per kind the numbers up to the highest that no node has."""
-    present: dict[str, set[int]] = {}
-    for node in nodes:
+    present: dict[str, dict[int, _Span]] = {}
+    for place, node in enumerate(nodes):
         if node is not None:
-            present.setdefault(node[0], set()).add(node[1])
-    missing: dict[str, list[int]] = {}
-    for kind, numbers in present.items():
-        highest = max(numbers)
-        if len(numbers) <= highest < _SPARSE * len(numbers):
-            missing[kind] = [number for number in range(highest) if number not in numbers]
+            places = present.setdefault(node[0], {})
+            places[node[1]] = (places[node[1]][0] if node[1] in places else place, place)
+    missing: dict[str, _Gaps] = {}
+    for kind, places in present.items():
+        highest = max(places)
+        if not len(places) <= highest < _SPARSE * len(places):
+            continue
+        numbers = sorted(places)
+        missing[kind] = _between(numbers, [places[number] for number in numbers])
     return missing
+
+
+def _between(numbers: Sequence[int], places: Sequence[_Span]) -> _Gaps:
+    """The gaps between numbers whose operations stand at these places."""
+    starts, ends = [-1, *(start for start, _ in places)], [end for _, end in places]
+    if starts != sorted(starts) or ends != sorted(ends):
+        # Some were moved: a gap is behind what all later ones are behind, and the two before it; so for its end.
+        starts = [*accumulate(reversed(starts), min)][::-1]
+        starts = [-1, *starts[:-1]]
+        ends = [*accumulate(ends, max)]
+        ends = [*ends[1:], ends[-1]]
+    gaps = _Gaps()
+    for place, (before, number) in enumerate(zip([-1, *numbers], numbers, strict=False)):
+        if number - before > 1:
+            gaps.first.append(starts[place])
+            gaps.last.append(ends[place] - 1)
+            gaps.sizes.append(number - before - 1)
+            gaps.numbers += range(before + 1, number)
+    return gaps
 
 
 def _split(name: str) -> tuple[str, int]:

@@ -53,6 +53,42 @@ class _Late(nn.Module):
         return self.norm(x + 1).exp()
 
 
+class _Elsewhere(nn.Module):
+    """Between two layers runs a third one whose result nothing uses; behind them, a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.unused, self.second = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.block = _Block()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        self.unused(x)
+        return self.block(self.second(x))
+
+
+class _Holder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.sin())
+
+
+class _Reaching(nn.Module):
+    """Calls a module that another one holds, twice, and uses the first result only; the holder calls it later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holder, self.norm = _Holder(), nn.LayerNorm(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.holder.norm(x)
+        self.holder.norm(x)
+        return self.holder(self.norm(x))
+
+
 class _Thrifty(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -100,6 +136,21 @@ def test_missing_numbers_of_fx_nodes_tell_how_many_calls_are_missing() -> None:
 def test_a_missing_number_may_be_anything_of_its_kind() -> None:
     """One kind of node does not tell whose call is missing: the number stays, and is not called exact."""
     assert set(calls(alone(export(_Late(), "dynamo")), "norm")) == {(0, False)}
+
+
+def test_a_module_is_not_called_before_its_caller_runs() -> None:
+    """The missing number may be an earlier call of the second layer, but not of the layer in the block behind it."""
+    model = alone(export(_Elsewhere(), "dynamo"))
+    assert {path: set(calls(model, path)) for path in ("first", "second", "block.linear")} == {
+        "first": {(0, True)},
+        "second": {(0, False)},
+        "block.linear": {(0, True)},
+    }
+
+
+def test_a_module_that_others_call_as_well_may_have_been_called_at_any_time() -> None:
+    """Its holder was not running where a number is missing; but that is not its only caller."""
+    assert set(calls(alone(export(_Reaching(), "dynamo")), "holder.norm")) == {(0, True), (1, False)}
 
 
 def test_without_missing_numbers_calls_stay_exact() -> None:
