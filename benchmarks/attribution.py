@@ -11,7 +11,8 @@ and the stack is not; an *ancestor* when it was given to a module call further u
 otherwise. Nodes that the exporter made outside of every module have no truth and are counted by themselves.
 
 The last columns are the referee's, who asks no exporter: of the module *calls* that have nodes and returned something
-that tells, how many are *proven* by numbers, and how many have nodes in truth and were given *none*.
+that tells, how many are *proven* by numbers, how many only *with* operations that were given to their *callers*, and
+how many have nodes in truth and were given *none*.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Row:
         misses: the most frequent wrong answers, as "true stack -> given stack (op type)".
         calls: module calls that have nodes and returned something that tells; None if the referee was not asked.
         proven: those of them that are proven.
+        completed: those that are with operations of their callers, whose scope was concluded.
         none: calls that have nodes in truth and none here.
         unproven: what was found about the others of them.
     """
@@ -84,6 +86,7 @@ class Row:
     misses: dict[str, int]
     calls: int | None = None
     proven: int = 0
+    completed: int = 0
     none: int = 0
     unproven: list[str] = field(default_factory=list[str])
 
@@ -179,8 +182,9 @@ def _prove(row: Row, model: ir.Model, judge: Referee, kind: str, true_calls: set
     proof = judge.judge(kind, [scope_of(node) for node in owned_nodes(model.graph)])
     row.calls = len(proof.of(*COMPARABLE))
     row.proven = len(proof.of(*SHOWN_BY_NUMBERS))
-    row.none = len(true_calls & {one.call for one in proof.of(Verdict.NO_NODES)})
-    others = proof.of(*(verdict for verdict in COMPARABLE if verdict not in SHOWN_BY_NUMBERS))
+    row.completed = len(proof.of(Verdict.COMPLETED))
+    row.none = len(true_calls & {one.call for one in proof.of(Verdict.NO_NODES, Verdict.WITHIN)})
+    others = proof.of(*(verdict for verdict in (Verdict.NOT_FOUND, Verdict.DIFFERENT)))
     row.unproven = [f"{one.verdict}: {one}" for one in others][:50]
 
 
@@ -274,7 +278,18 @@ def table(rows: Sequence[Row]) -> str:
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.condition].append(row)
-    columns = ["input", "models", "nodes", *_SHARES, "exact and wrong", "calls", "proven", "none", "untold"]
+    columns = [
+        "input",
+        "models",
+        "nodes",
+        *_SHARES,
+        "exact and wrong",
+        "calls",
+        "proven",
+        "with callers'",
+        "none",
+        "untold",
+    ]
     columns.append("s per 1000 nodes")
     lines = [f"| {' | '.join(columns)} |", f"|---|{'--:|' * (len(columns) - 1)}"]
     for condition in CONDITIONS:
@@ -285,9 +300,19 @@ def table(rows: Sequence[Row]) -> str:
         shares = [_percent(sum(getattr(row, key) for row in group), nodes) for key in _SHARES]
         calls = sum(row.calls or 0 for row in group)
         proven = _percent(sum(row.proven for row in group), calls) if calls else ""
+        completed = _percent(sum(row.completed for row in group), calls) if calls else ""
         untold = sum(row.untold for row in group)
         seconds = 1000 * sum(row.seconds for row in group) / max(nodes + untold, 1)
-        cells = [condition, len(group), nodes, *shares, sum(row.exact_and_wrong for row in group), calls, proven]
+        cells = [
+            condition,
+            len(group),
+            nodes,
+            *shares,
+            sum(row.exact_and_wrong for row in group),
+            calls,
+            proven,
+            completed,
+        ]
         cells += [sum(row.none for row in group), untold, f"{seconds:.3f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

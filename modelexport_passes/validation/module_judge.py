@@ -22,10 +22,12 @@ _Found = tuple[Verdict, str]
 _ORDER = (
     Verdict.UNCHANGED,
     Verdict.NO_NODES,
+    Verdict.WITHIN,
     Verdict.NOT_FOUND,
     Verdict.CONSTANT,
     Verdict.FUSED,
     Verdict.PROVEN,
+    Verdict.COMPLETED,
     Verdict.RANDOM,
     Verdict.OTHER_INPUT,
     Verdict.DIFFERENT,
@@ -90,7 +92,7 @@ class Judge:
     def _settled(self, call: ModuleCall, found: Mapping[ModuleCall, _Found]) -> _Found:
         caller = found.get(call.caller) if call.caller is not None else None
         # Choices among equals come in another order: what the caller makes of them is right.
-        harmless = caller is not None and caller[0] is Verdict.PROVEN
+        harmless = caller is not None and caller[0] in (Verdict.PROVEN, Verdict.COMPLETED)
         results: list[_Found] = []
         for key in call.computed:
             verdict, reason = self._of_tensor(call, key)
@@ -108,6 +110,8 @@ class Judge:
         absent = (Verdict.NO_NODES, "") if empty else (Verdict.NOT_FOUND, "the model makes no such tensor")
         if not self._tells(key):
             return absent
+        if makers and self._is_completed(call, keys, makers):
+            return Verdict.WITHIN if empty else Verdict.COMPLETED, ""
         if makers:
             return self._made_elsewhere(call, key, makers, absent)
         if any(self.regions.holds(value, keys) for value in self.observed.shuffled.get(key, ())):
@@ -121,6 +125,14 @@ class Judge:
             return excuse
         wrong = self._instead(keys, key)
         return (Verdict.DIFFERENT, f"{wrong.name!r} {_INSTEAD}") if wrong is not None else absent
+
+    def _is_completed(self, call: ModuleCall, keys: Collection[CallKey], makers: Sequence[ir.Value]) -> bool:
+        """Whether concluded operations of its callers make what a call returned, and its region has part in it."""
+        callers = {key for other in _running(call) for key in self._keys[other]}
+        took = set(call.took)
+        return any(
+            self.regions.completes(value, keys, callers, lambda one: self._is_known(one, took)) for value in makers
+        )
 
     def _excuse(self, call: ModuleCall, keys: Collection[CallKey]) -> _Found | None:
         """Why a call that returned what the model does not make is not to blame; None if it is.

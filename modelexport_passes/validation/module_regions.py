@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,6 +34,7 @@ class Regions:
         outputs: the outputs of the graph.
         varying: the values of the main graph that depend on what an input of the graph holds, not on its shape alone.
         random: the values that depend on random numbers, which the model draws.
+        concluded: the nodes of the main graph whose scope is known, and not by the exporter's word.
     """
 
     nodes: dict[CallKey, list[ir.Node]] = field(default_factory=dict[CallKey, list[ir.Node]])
@@ -42,6 +43,7 @@ class Regions:
     outputs: frozenset[ir.Value] = frozenset()
     varying: set[ir.Value] = field(default_factory=set[ir.Value])
     random: set[ir.Value] = field(default_factory=set[ir.Value])
+    concluded: set[ir.Node] = field(default_factory=set[ir.Node])
 
     @classmethod
     def of(cls, model: ir.Model) -> Regions:
@@ -49,8 +51,11 @@ class Regions:
         inputs = {value for value in model.graph.inputs if not value.is_initializer()}
         regions = cls(outputs=frozenset(model.graph.outputs), varying=inputs)
         for node in model.graph:
-            keys = _keys(scope_of(node))
+            scope = scope_of(node)
+            keys = _keys(scope)
             regions.keys[node] = keys
+            if scope is not None and not scope.source.exact:
+                regions.concluded.add(node)
             if node.op_type not in _SHAPE_ONLY and not regions.varying.isdisjoint(_reads(node)):
                 regions.varying.update(node.outputs)
             if node.op_type in _RANDOM or not regions.random.isdisjoint(_reads(node)):
@@ -90,6 +95,44 @@ class Regions:
         """Whether a value is the same whatever the model is given."""
         return value not in self.varying
 
+    def completes(
+        self,
+        value: ir.Value,
+        keys: Collection[CallKey],
+        callers: Collection[CallKey],
+        given: Callable[[ir.Value], bool],
+    ) -> bool:
+        """Whether a value is made by these regions and by concluded operations of their callers, of what was given.
+
+        Regions that there are must have part in it.
+
+        Args:
+            value: of which no operation of the regions is the maker.
+            keys: the regions, of one call.
+            callers: the calls around it.
+            given: whether a value is one that the call was given.
+        """
+        inside = False
+        seen: set[ir.Node] = set()
+        waiting = [value]
+        while waiting:
+            read = waiting.pop()
+            if self.holds(read, keys):
+                inside = True
+                continue
+            if read is not value and given(read):
+                continue
+            producer = read.producer()
+            if producer is None or producer not in self.concluded or not set(self.keys[producer]) <= set(callers):
+                if read is value or read in self.varying:
+                    return False
+            elif producer not in seen:
+                seen.add(producer)
+                waiting += _reads(producer)
+                if len(seen) > _STEPS:
+                    return False
+        return inside or not any(key in self for key in keys)
+
     def nodes_of(self, keys: Iterable[CallKey]) -> Iterator[ir.Node]:
         """The nodes of these regions in the main graph, each once."""
         yield from dict.fromkeys(node for key in keys for node in self.nodes.get(key, ()))
@@ -110,6 +153,9 @@ class Regions:
         found = self.keys.get(node)
         return found is not None and set(keys).isdisjoint(found)
 
+
+_STEPS = 256
+"""Operations of callers that may complete a region: more are no edge of it."""
 
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
 

@@ -15,12 +15,18 @@ class Verdict(enum.StrEnum):
     FUSED = "fused"
     """Its region makes what the next calls made of what it returned, and nothing makes that itself: an optimizer has
     put them together (Conv and BatchNorm)."""
+    COMPLETED = "proven with its caller's"
+    """Its region makes what the call returned together with operations whose scope was concluded as far as a caller of
+    it: none of another call takes part."""
     CONSTANT = "constant"
     """Its region makes what the call returned, and that is one number over and over, which shows nothing."""
     UNCHANGED = "unchanged"
     """It returned what it was given, or no tensor: there is nothing to make."""
     NO_NODES = "no nodes"
     """No operation has its scope, and there is none that should."""
+    WITHIN = "within its caller"
+    """No operation has its scope: what it returned is made by operations whose scope was concluded as far as a caller
+    of it."""
     NOT_FOUND = "not found"
     """It has operations, and the model makes nothing that can be compared with what it returned."""
     RANDOM = "random"
@@ -35,7 +41,7 @@ class Verdict(enum.StrEnum):
 SHOWN_BY_NUMBERS = (Verdict.PROVEN, Verdict.FUSED)
 """Verdicts that prove the scope of a region."""
 
-COMPARABLE = (*SHOWN_BY_NUMBERS, Verdict.NOT_FOUND, Verdict.DIFFERENT)
+COMPARABLE = (*SHOWN_BY_NUMBERS, Verdict.COMPLETED, Verdict.NOT_FOUND, Verdict.DIFFERENT)
 """Verdicts on calls that left operations and returned something that tells."""
 
 

@@ -19,7 +19,7 @@ from modelexport_passes.errors import ConfigError, VerificationError
 from modelexport_passes.exporting.module_calls import recorded_calls
 from modelexport_passes.exporting.record import TorchRun, record_of, set_record
 from modelexport_passes.exporting.tensor_store import TensorStore
-from modelexport_passes.scopes.scope import Frame, Scope, set_scope
+from modelexport_passes.scopes.scope import Frame, Scope, Source, set_scope
 from modelexport_passes.validation import intermediates
 from modelexport_passes.validation.module_verdicts import ModuleProof, Verdict
 from modelexport_passes.validation.modules import prove_against
@@ -229,6 +229,39 @@ def test_unknown_scopes_prove_nothing_and_are_not_wrong() -> None:
     found = verdicts(proof_of(model))
     assert found.pop("left.linear") == "not found"
     assert found == {call: verdict for call, verdict in RIGHT.items() if call != "left.linear"}
+
+
+def given_to(frames: int, source: Source, path: str, op_type: str) -> ir.Model:
+    """The operation of this type in a call is given to a caller of the call, so many frames from the root."""
+    model = net()
+    (node,) = (node for node in model.graph if node.op_type == op_type and scope(node).frames[-1].path == path)
+    set_scope(node, mx.Scope(scope(node).frames[:frames], source))
+    return model
+
+
+def test_concluded_operations_of_a_caller_complete_a_region() -> None:
+    """The end of a branch was concluded to be in the root at least: that is not wrong, and no proof of its own."""
+    proof = proof_of(given_to(1, Source.DATAFLOW, "left", "Mul"))
+    assert verdicts(proof) == RIGHT | {"left": "proven with its caller's"}
+    assert verdicts(proof_of(given_to(1, Source.NAME, "left", "Mul"))) == RIGHT | {"left": "different"}
+
+
+def test_a_call_that_was_concluded_to_be_somewhere_in_its_caller_is_not_wrong() -> None:
+    """Nothing in a file may tell an activation, which has no parameters."""
+    proof = proof_of(given_to(2, Source.DATAFLOW, "left.activation", "Relu"))
+    assert verdicts(proof) == RIGHT | {"left.activation": "within its caller"}
+    exact = proof_of(given_to(2, Source.NAME, "left.activation", "Relu"))
+    assert verdicts(exact) == RIGHT | {"left.activation": "different"}
+
+
+def test_operations_of_other_calls_complete_no_region() -> None:
+    """What was concluded to be in the other branch is in the wrong place."""
+    model = given_to(1, Source.DATAFLOW, "left", "Mul")
+    (relu,) = (node for node in model.graph if scope(node).frames[-1].path == "left.activation")
+    (other,) = (node for node in model.graph if scope(node).frames[-1].path == "right.activation")
+    set_scope(relu, scope(other).with_source(Source.DATAFLOW))
+    found = verdicts(proof_of(model))
+    assert (found["left"], found["left.activation"]) == ("different", "different")
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
