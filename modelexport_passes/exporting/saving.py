@@ -33,7 +33,7 @@ from google.protobuf.message import DecodeError
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.exporting.reader import Uncommon
-from modelexport_passes.exporting.weights import attribute_tensors, data_directory, initializers
+from modelexport_passes.exporting.weights import Tensors, data_directory
 from modelexport_passes.exporting.writer import model_bytes
 from modelexport_passes.garbage import collector_paused
 
@@ -65,9 +65,10 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
             directory cannot be written.
     """
     target = Path(os.path.abspath(path))
-    weights = list(initializers(model))
+    tensors = Tensors(model)
+    weights = tensors.initializers
     to_write = _outside(weights, target.parent) + _too_large_to_embed(weights)
-    _check_attributes(model, target.parent)
+    _check_attributes(tensors.in_attributes, target.parent)
     made = _make_directories(target.parent)
     try:
         with collector_paused():
@@ -130,10 +131,10 @@ def _outside(weights: Iterable[ir.Value], directory: Path) -> list[ir.Value]:
     return elsewhere
 
 
-def _check_attributes(model: ir.Model, directory: Path) -> None:
+def _check_attributes(tensors: Iterable[tuple[ir.TensorProtocol, ir.Node]], directory: Path) -> None:
     """Refuse tensors in attributes whose data lies in another directory."""
     here = os.path.realpath(directory)
-    for tensor, node in attribute_tensors(model):
+    for tensor, node in tensors:
         if isinstance(tensor, ir.ExternalTensor) and os.path.realpath(data_directory(tensor)) != here:
             raise ModelExportError(
                 f"save: node {node.name!r} ({node.op_type}) has an attribute whose data is in {tensor.path}; "

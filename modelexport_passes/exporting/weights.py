@@ -1,4 +1,4 @@
-"""Where a model keeps its tensors: an iteration over initializers and attributes that misses no graph."""
+"""Where a model keeps its tensors: initializers and attributes, of every graph that it has."""
 
 from __future__ import annotations
 
@@ -8,39 +8,67 @@ from typing import cast
 
 import onnx_ir as ir
 
-from modelexport_passes.scopes.walk import all_nodes, has_bodies, subgraphs_of
-
 _TENSOR = ir.AttributeType.TENSOR
 _TENSORS = ir.AttributeType.TENSORS
+_GRAPH = ir.AttributeType.GRAPH
+_GRAPHS = ir.AttributeType.GRAPHS
+
+
+class Tensors:
+    """The tensors of a model, found in one walk over its nodes.
+
+    Attributes:
+        initializers: of the main graph, of subgraphs, and of subgraphs inside functions.
+        in_attributes: tensors in attributes (``Constant`` and others), each with the first node that has it.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self.initializers: list[ir.Value] = []
+        self.in_attributes: list[tuple[ir.TensorProtocol, ir.Node]] = []
+        self._seen: set[int] = set()
+        self._enter(model.graph)
+        for function in model.functions.values():
+            self._look_at(function)
+
+    def _enter(self, graph: ir.Graph) -> None:
+        self.initializers += graph.initializers.values()
+        self._look_at(graph)
+
+    def _look_at(self, nodes: ir.Graph | ir.Function) -> None:
+        seen = self._seen
+        for node in nodes:
+            for attribute in node.attributes.data.values():
+                if id(attribute) not in seen:  # what was inlined shares them by the hundred
+                    seen.add(id(attribute))
+                    if not attribute.is_ref():
+                        self._open(attribute, node)
+
+    def _open(self, attribute: ir.Attr, node: ir.Node) -> None:
+        kind = attribute.type
+        if kind is _TENSOR:
+            self.in_attributes.append((attribute.as_tensor(), node))
+        elif kind is _TENSORS:
+            self.in_attributes += [(tensor, node) for tensor in attribute.as_tensors()]
+        elif kind is _GRAPH:
+            self._enter(attribute.as_graph())
+        elif kind is _GRAPHS:
+            for graph in attribute.as_graphs():
+                self._enter(graph)
 
 
 def all_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
     """All tensors of a model: initializers and attributes, in the main graph, subgraphs and functions."""
-    for value in initializers(model):
+    tensors = Tensors(model)
+    for value in tensors.initializers:
         if value.const_value is not None:
             yield value.const_value
-    for tensor, _ in attribute_tensors(model):
+    for tensor, _ in tensors.in_attributes:
         yield tensor
 
 
-def initializers(model: ir.Model) -> Iterator[ir.Value]:
+def initializers(model: ir.Model) -> list[ir.Value]:
     """All initializers: of the main graph, of subgraphs, and of subgraphs inside functions."""
-    yield from model.graph.initializers.values()
-    for node in all_nodes(model):
-        if node.attributes.data and has_bodies(node):
-            for graph in subgraphs_of(node):
-                yield from graph.initializers.values()
-
-
-def attribute_tensors(model: ir.Model) -> Iterator[tuple[ir.TensorProtocol, ir.Node]]:
-    """All tensors in attributes (``Constant`` and others) with their nodes."""
-    for node in all_nodes(model):
-        for attribute in node.attributes.data.values():
-            if attribute.type is _TENSOR and not attribute.is_ref():
-                yield attribute.as_tensor(), node
-            elif attribute.type is _TENSORS and not attribute.is_ref():
-                for tensor in attribute.as_tensors():
-                    yield tensor, node
+    return Tensors(model).initializers
 
 
 def data_directory(tensor: ir.ExternalTensor) -> str:
