@@ -24,7 +24,12 @@ _FIELDS_ARE_KNOWN = (
         "_attributes", "_domain", "_graph", "_inputs", "_metadata", "_metadata_props", "_name", "_op_type", "_outputs",
         "_overload", "_version", "device_configurations", "doc_string",
     )
-    and {"_index", "_producer", "_uses"} < set(ir.Value.__slots__)
+    and ir.Value.__slots__
+    == (
+        "_const_value", "_graph", "_index", "_is_graph_input", "_is_graph_output", "_is_initializer", "_metadata",
+        "_metadata_props", "_name", "_producer", "_shape", "_type", "_uses", "doc_string",
+    )
+    and (_core._TensorTypeBase.__slots__, vars(ir.TensorType(ir.DataType.FLOAT))) == (("_dtype", "denotation"), {})
     and _core.Usage._fields == ("node", "idx")
     and _linked_list.DoublyLinkedSet.__slots__ == ("_length", "_root", "_value_ids_to_boxes")
     and _linked_list._LinkBox.__slots__ == ("next", "owning_list", "prev", "value")
@@ -93,18 +98,60 @@ def make_node(
     return node
 
 
+def copy_node(
+    node: ir.Node,
+    inputs: tuple[ir.Value | None, ...],
+    attributes: dict[str, ir.Attr],
+    outputs: tuple[ir.Value, ...],
+    *,
+    name: str,
+    metadata_props: dict[str, str],
+) -> ir.Node:
+    """A node of the same operator. The other arguments are those of `make_node`."""
+    return make_node(
+        node._domain,
+        node._op_type,
+        inputs,
+        attributes,
+        outputs,
+        name=name,
+        overload=node._overload,
+        version=node._version,
+        doc_string=node.doc_string,
+        metadata_props=metadata_props,
+    )
+
+
 def copy_value(value: ir.Value, name: str | None) -> ir.Value:
     """A value of the same type, shape and metadata that nothing makes yet."""
     kind, shape, metadata = value._type, value._shape, value._metadata_props
-    return ir.Value(
-        name=name,
-        # A type can be changed in place; of the common kind each value has its own.
-        type=ir.TensorType(kind.dtype, denotation=kind.denotation) if type(kind) is ir.TensorType else kind,
-        # One that is frozen may be shared (onnx_ir.Shape).
-        shape=shape if shape is None or shape.frozen else shape.copy(),
-        doc_string=value.doc_string,
-        metadata_props=metadata.copy() if metadata else None,
-    )
+    if type(kind) is ir.TensorType:
+        kind = _copy_type(kind)  # a type can be changed in place; of the common kind each value has its own
+    if shape is not None and not shape._frozen:
+        shape = shape.copy()  # one that is frozen may be shared (onnx_ir.Shape)
+    if metadata:
+        metadata = metadata.copy()
+    if not _FIELDS_ARE_KNOWN:
+        return ir.Value(name=name, type=kind, shape=shape, doc_string=value.doc_string, metadata_props=metadata)
+    copy = _new(ir.Value)
+    copy._producer = copy._index = copy._metadata = copy._const_value = copy._graph = None
+    copy._is_graph_input = copy._is_graph_output = copy._is_initializer = False
+    copy._metadata_props = metadata
+    copy._name = name
+    copy._shape = shape
+    copy._type = kind
+    copy._uses = {}
+    copy.doc_string = value.doc_string
+    return copy
+
+
+def _copy_type(kind: ir.TensorType) -> ir.TensorType:
+    if not _FIELDS_ARE_KNOWN:
+        return ir.TensorType(kind.dtype, denotation=kind.denotation)
+    copy = _new(ir.TensorType)
+    copy._dtype = kind._dtype
+    copy.denotation = kind.denotation
+    return copy
 
 
 def insert_nodes(graph: ir.Graph, nodes: Sequence[ir.Node], *, before: ir.Node | None = None) -> None:

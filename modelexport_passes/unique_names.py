@@ -23,7 +23,10 @@ class Names:
 
     def take_or(self, name: str, other: str) -> str:
         """This name if it is free, else the other one, or the next free one like it."""
-        if name not in self._taken:
-            self._taken.add(name)
-            return name
-        return self.take(other)
+        taken = self._taken
+        if name in taken:
+            if other in taken:
+                return self.take(other)
+            name = other
+        taken.add(name)
+        return name

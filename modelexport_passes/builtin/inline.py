@@ -14,8 +14,6 @@ from modelexport_passes.inlining.inline import count_calls, inline
 from modelexport_passes.pass_base import ModelPass, Outcome
 from modelexport_passes.scopes.ledger import MODULE_KEY
 from modelexport_passes.scopes.scope import Scope
-from modelexport_passes.scopes.tags import retag, tag_templates
-from modelexport_passes.scopes.walk import all_nodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +65,6 @@ class Inline(ModelPass):
             calls = count_calls(model)
             wanted = None if self.paths is None and self.depth is None else self._wants
             result = inline(model, lambda function: self._selects(function, calls[function.identifier()]), wanted)
-            if result.calls or result.functions:
-                retag(all_nodes(model), tag_templates(model))
         figures = {
             "functions": len(result.functions),
             "calls": result.calls,

@@ -17,6 +17,7 @@ from modelexport_passes.inlining.instantiate import Instance, Instantiation, Sit
 from modelexport_passes.inlining.originals import Originals
 from modelexport_passes.scopes.ledger import Ledger, read_ledger, write_ledger
 from modelexport_passes.scopes.scope import Scope, Source, scope_of, set_scope
+from modelexport_passes.scopes.tags import retag, tag_templates
 from modelexport_passes.scopes.walk import all_nodes, is_sorted, owned_nodes, subgraphs_of
 from modelexport_passes.unique_names import Names
 
@@ -39,6 +40,8 @@ class Inlined:
 def inline(model: ir.Model, selected: Selected, wanted: Callable[[Scope | None], bool] | None = None) -> Inlined:
     """Replace the calls of the selected functions, and remove those functions that nothing calls any more.
 
+    Tags follow the scopes.
+
     Args:
         model: changed in place.
         selected: tells which functions.
@@ -57,7 +60,7 @@ def inline(model: ir.Model, selected: Selected, wanted: Callable[[Scope | None],
     ledger = read_ledger(model)
     some_stay = bool(ledger.calls) and len(chosen) < len(model.functions) and wanted is None
     before = scopes_at_calls(model, ledger, chosen) if some_stay else {}
-    instantiation = Instantiation(chosen, ledger, wanted)
+    instantiation = Instantiation(chosen, ledger, tag_templates(model), wanted)
     names = Names(_value_names(model.graph))
     originals = Originals(model.graph, ledger, names)
     site = Site(names, Names(_node_names(model.graph)), originals, inside=False)
@@ -169,6 +172,7 @@ def _replace(graph: ir.Graph, node: ir.Node, instantiation: Instantiation, site:
         new = _result_value(at, old, instance, nodes, outputs_of_graph, node)
         if new is not None:
             old.replace_all_uses_with(new, replace_graph_outputs=True)
+    retag(nodes[len(instance.nodes) :], instantiation.tags)
     insert_nodes(graph, nodes, before=node)
     graph.remove(node, safe=True)
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import onnx_ir as ir
 
 from modelexport_passes.errors import ModelExportError
-from modelexport_passes.fast_nodes import copy_value, make_node
+from modelexport_passes.fast_nodes import copy_node, copy_value
 from modelexport_passes.inlining.originals import Originals
+from modelexport_passes.inlining.parts import Description, Part, parts_of
 from modelexport_passes.scopes.compose import scope_in_call
 from modelexport_passes.scopes.ledger import MODULE_KEY, ORIGIN_KEY, Call, Ledger
 from modelexport_passes.scopes.scope import SCOPE_KEY, Scope, format_scope
-from modelexport_passes.scopes.walk import has_bodies
+from modelexport_passes.scopes.tags import names_nodes, retag, tags_of_scope
 from modelexport_passes.unique_names import Names
 
-Values = dict[ir.Value, ir.Value | None]
 Attributes = Mapping[str, ir.Attr]
 
 
@@ -51,37 +50,19 @@ class Instance:
     outputs: list[ir.Value | None] = field(default_factory=list["ir.Value | None"])
 
 
-class _Part(NamedTuple):
-    """What is the same of a node of a body in all copies of it.
-
-    Attributes:
-        node: the node.
-        is_call: of a function that is to be written out.
-        attributes: what every copy has; None if they differ, for there are references or bodies among them.
-        name: its name, or its operator.
-        scope: the text of its scope in the body; empty if it has none.
-        origin: the value that it is a copy of; empty if of none.
-        metadata: what it has besides these two.
-    """
-
-    node: ir.Node
-    is_call: bool
-    attributes: dict[str, ir.Attr] | None
-    name: str
-    scope: str
-    origin: str
-    metadata: dict[str, str]
-
-
 class Instantiation:
     """Writes calls out, and the calls in the bodies of those.
 
     Args:
         functions: by identifier, those that shall be written out.
         ledger: what is particular to each call.
+        tags: key -> template of the tags that operations carry.
         wanted: tells by its scope whether a call shall be written out; all of them if None.
 
     Attributes:
+        functions: as given.
+        tags: as given.
+        node_tags: those of them that tell the operation, too.
         calls: how many were written out, those inside of others included.
     """
 
@@ -89,37 +70,25 @@ class Instantiation:
         self,
         functions: Mapping[ir.OperatorIdentifier, ir.Function],
         ledger: Ledger,
+        tags: Mapping[str, str],
         wanted: Callable[[Scope | None], bool] | None = None,
     ) -> None:
-        self._functions = functions
+        self.functions = functions
+        self.tags = tags
+        self.node_tags = {key: template for key, template in tags.items() if names_nodes(template)}
+        self.calls = 0
         self._ledger = ledger
         self._wanted = wanted
-        self._parts: dict[ir.OperatorIdentifier, list[_Part]] = {}
-        self.calls = 0
+        self._parts: dict[ir.OperatorIdentifier, list[Part]] = {}
 
-    def part(self, node: ir.Node) -> _Part:
-        """What is to be known of a node of a body to copy it."""
-        attributes = node.attributes.data
-        fixed = not has_bodies(node) and not any(attribute.is_ref() for attribute in attributes.values())
-        metadata = dict(node.metadata_props)
-        return _Part(
-            node,
-            node.op_identifier() in self._functions,
-            attributes if fixed else None,
-            node.name or node.op_type,
-            metadata.pop(SCOPE_KEY, ""),
-            metadata.pop(ORIGIN_KEY, ""),
-            metadata,
-        )
-
-    def _parts_of(self, key: ir.OperatorIdentifier) -> list[_Part]:
+    def _parts_of(self, key: ir.OperatorIdentifier) -> list[Part]:
         if key not in self._parts:
-            self._parts[key] = [self.part(node) for node in self._functions[key]]
+            self._parts[key] = parts_of(self.functions[key], self.functions)
         return self._parts[key]
 
     def selects(self, node: ir.Node, scope: Scope | None) -> bool:
         """Whether a node, of this scope at its place, is a call that shall be written out."""
-        return node.op_identifier() in self._functions and (self._wanted is None or self._wanted(scope))
+        return node.op_identifier() in self.functions and (self._wanted is None or self._wanted(scope))
 
     def call(
         self,
@@ -145,7 +114,7 @@ class Instantiation:
         """
         self.calls += 1
         key = node.op_identifier()
-        function = self._functions[key]
+        function = self.functions[key]
         _check_arity(node, function)
         body = _BodyCopy(self, function, node, attributes, site, scope, prefix)
         body.bind(inputs, result_names)
@@ -166,6 +135,26 @@ def _check_arity(node: ir.Node, function: ir.Function) -> None:
             f"inline: call {node.name!r} has {len(node.inputs)} inputs and {len(node.outputs)} outputs; function "
             f"{function.domain}::{function.name} takes {len(function.inputs)} and gives {len(function.outputs)}"
         )
+
+
+class _Values(dict["ir.Value | None", "ir.Value | None"]):
+    """Value of a body -> what stands for it at the call. One that is not the body's is the caller's, and stays."""
+
+    def __missing__(self, value: ir.Value | None) -> ir.Value | None:
+        return value
+
+
+@dataclass(slots=True)
+class _Placed:
+    """Where some operations of a body are, at a call.
+
+    Attributes:
+        scope: their scope; None if unknown.
+        marks: their metadata that says so: scope and tags; None as long as no operation needed it.
+    """
+
+    scope: Scope | None
+    marks: dict[str, str] | None = None
 
 
 class _BodyCopy:
@@ -194,9 +183,10 @@ class _BodyCopy:
         # Metadata on the call of a function by others (torch's, of an operator) is true of what is in it.
         own = MODULE_KEY in function.metadata_props
         self._inherited = {} if own else {k: v for k, v in call.metadata_props.items() if k != SCOPE_KEY}
-        self._values: Values = {}
+        self._values = _Values()
         self._wanted: dict[ir.Value, str] = {}
-        self._scopes: dict[str, tuple[Scope | None, str | None]] = {}
+        self._placed: dict[str, _Placed] = {}
+        self._metadata: dict[Description, dict[str, str]] = {}
         self._nodes: list[ir.Node] = []
 
     def bind(self, inputs: Sequence[ir.Value | None], result_names: Sequence[str | None]) -> None:
@@ -209,32 +199,43 @@ class _BodyCopy:
     def finish(self, outputs: int) -> Instance:
         return Instance(self._nodes, [self._values[value] for value in self._function.outputs[:outputs]])
 
-    def copy(self, part: _Part) -> None:
+    def copy(self, part: Part) -> None:
         """Copy one node of the body; a call in it is written out in turn."""
-        node = part.node
-        if part.is_call and self._all.selects(node, self._scoped(part)[0]):
+        if part.is_call and self._all.selects(part.node, self._place(part).scope):
             self._expand(part)
             return
-        origin = self._particular.origins.get(str(node.name), part.origin)
-        originals = self._site.originals
-        if origin and originals is not None and (found := originals.find(origin)) is not None:
-            self._values.update(zip(node.outputs, found, strict=False))
+        origin = part.origin
+        if self._particular.origins:
+            origin = self._particular.origins.get(str(part.node.name), origin)
+        if origin and self._site.originals is not None:
+            self._copy_original(part, origin, self._site.originals)
+        else:
+            self._nodes.append(self._clone(part))
+
+    def _copy_original(self, part: Part, origin: str, originals: Originals) -> None:
+        """Let the original stand for the copy that the body has of it, or make the copy the original again."""
+        outputs = part.node.outputs
+        found = originals.find(origin)
+        if found is not None:
+            self._values.update(zip(outputs, found, strict=False))
             return
         copied = self._clone(part)
-        self._nodes.append(copied)
-        if origin and originals is not None and (initializer := originals.restore(origin, copied)) is not None:
-            self._nodes.pop()
-            self._values[node.outputs[0]] = initializer
+        initializer = originals.restore(origin, copied)
+        if initializer is None:
+            retag([copied], self._all.tags)
+            self._nodes.append(copied)
+        else:
+            self._values[outputs[0]] = initializer
 
-    def _expand(self, part: _Part) -> None:
+    def _expand(self, part: Part) -> None:
         node = part.node
         instance = self._all.call(
             node,
-            [None if value is None else self._values[value] for value in node.inputs],
+            [self._values[value] for value in part.inputs],
             {name: resolved for name, attr in node.attributes.items() if (resolved := self._attribute(name, attr))},
             self._site,
-            scope=self._scoped(part)[0],
-            result_names=[self._name_of(value) for value in node.outputs],
+            scope=self._place(part).scope,
+            result_names=[self._name_of(value, str(name)) for value, name in part.outputs],
             prefix=self._prefixed(part.name),
         )
         self._nodes += instance.nodes
@@ -242,30 +243,23 @@ class _BodyCopy:
 
     # --- copies ------------------------------------------------------------------------------------------------------
 
-    def _clone(self, part: _Part) -> ir.Node:
-        node, values = part.node, self._values
+    def _clone(self, part: Part) -> ir.Node:
         outputs: list[ir.Value] = []
-        for value in node.outputs:
-            values[value] = copied = copy_value(value, self._name_of(value) if value.name else value.name)
+        for value, name in part.outputs:
+            copied = copy_value(value, self._name_of(value, name) if name else name)
+            self._values[value] = copied
             outputs.append(copied)
-        metadata = {**self._inherited, **part.metadata}
-        text = self._scoped(part)[1]
-        if text is not None:
-            metadata[SCOPE_KEY] = text
-        if part.origin and self._site.inside:
-            metadata[ORIGIN_KEY] = part.origin
-        return make_node(
-            node.domain,
-            node.op_type,
-            tuple([None if value is None else values.get(value, value) for value in node.inputs]),
-            self._resolved(node) if part.attributes is None else part.attributes.copy(),
+        node = copy_node(
+            part.node,
+            tuple(map(self._values.__getitem__, part.inputs)),
+            self._resolved(part.node) if part.attributes is None else part.attributes.copy(),
             tuple(outputs),
-            overload=node.overload,
-            version=node.version,
             name=self._site.node_names.take_or(part.name, self._prefixed(part.name)),
-            doc_string=node.doc_string,
-            metadata_props=metadata,
+            metadata_props=self._metadata_of(part),
         )
+        if self._all.node_tags:
+            retag([node], self._all.node_tags)
+        return node
 
     def _resolved(self, node: ir.Node) -> dict[str, ir.Attr]:
         """The attributes of a node of the body, at the call."""
@@ -294,10 +288,10 @@ class _BodyCopy:
         initializers = [self._declare(value) for value in graph.initializers.values()]
         nodes, originals = self._nodes, self._site.originals
         self._nodes, self._site.originals = [], None
-        for node in graph:
-            self.copy(self._all.part(node))
+        for part in parts_of(graph, self._all.functions):
+            self.copy(part)
         inner, self._nodes, self._site.originals = self._nodes, nodes, originals
-        outputs = [self._values.get(value, value) for value in graph.outputs]
+        outputs = [self._values[value] for value in graph.outputs]
         return ir.Graph(
             inputs,
             [value for value in outputs if value is not None],
@@ -310,28 +304,52 @@ class _BodyCopy:
         )
 
     def _declare(self, value: ir.Value) -> ir.Value:
-        copied = copy_value(value, self._name_of(value))
+        copied = copy_value(value, self._name_of(value, str(value.name)))
         copied.const_value = value.const_value
         self._values[value] = copied
         return copied
 
     # --- names and scopes --------------------------------------------------------------------------------------------
 
-    def _name_of(self, value: ir.Value) -> str:
-        wanted = self._wanted.get(value)
-        return wanted or self._site.names.take_or(str(value.name), self._prefixed(str(value.name)))
+    def _name_of(self, value: ir.Value, name: str) -> str:
+        return self._wanted.get(value) or self._site.names.take_or(name, self._prefixed(name))
 
     def _prefixed(self, name: str) -> str:
         return f"{self._prefix}/{name}"
 
-    def _scoped(self, part: _Part) -> tuple[Scope | None, str | None]:
-        """The scope of a node of the body, at the site, and its text. Many nodes share one."""
-        node = part.node
-        key = None if node.name in self._particular.scopes else part.scope
-        known = None if key is None else self._scopes.get(key)
-        if known is None:
-            scope = scope_in_call(node, self._function, self._scope, self._particular, inside=self._site.inside)
-            known = scope, None if scope is None else format_scope(scope)
-            if key is not None:
-                self._scopes[key] = known
-        return known
+    def _place(self, part: Part) -> _Placed:
+        """Where an operation of the body is, at the site. Many share a scope."""
+        particular = self._particular.scopes and part.node.name in self._particular.scopes
+        text = part.description.scope
+        placed = None if particular else self._placed.get(text)
+        if placed is None:
+            scope = scope_in_call(part.node, self._function, self._scope, self._particular, inside=self._site.inside)
+            placed = _Placed(scope)
+            if not particular:
+                self._placed[text] = placed
+        return placed
+
+    def _metadata_of(self, part: Part) -> dict[str, str]:
+        """The metadata of a copy, for it to keep."""
+        if self._particular.scopes and part.node.name in self._particular.scopes:
+            metadata = self._described(part)
+        else:
+            known = self._metadata.get(part.description)
+            if known is None:
+                known = self._metadata[part.description] = self._described(part)
+            metadata = known.copy()
+        if part.origin and self._site.inside:
+            metadata[ORIGIN_KEY] = part.origin
+        return metadata
+
+    def _described(self, part: Part) -> dict[str, str]:
+        """What the body says of some of its operations, with their scope and tags at the site."""
+        metadata = {**self._inherited, **part.description.metadata}
+        for key in self._all.tags:
+            metadata.pop(key, None)
+        placed = self._place(part)
+        if placed.scope is not None:
+            if placed.marks is None:
+                placed.marks = {SCOPE_KEY: format_scope(placed.scope), **tags_of_scope(placed.scope, self._all.tags)}
+            metadata |= placed.marks
+        return metadata

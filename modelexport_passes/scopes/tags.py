@@ -156,19 +156,29 @@ def tag_of(node: ir.Node, template: str) -> str | None:
     scope_text = node.metadata_props.get(SCOPE_KEY)
     if scope_text is None:
         return None
-    if _names_nodes(template):
+    if names_nodes(template):
         return render(scope_text, template, node.name or "", node.op_type) or None
     return render(scope_text, template) or None
 
 
-def _names_nodes(template: str) -> bool:
+def names_nodes(template: str) -> bool:
+    """Whether a template tells the operation, and not its scope alone."""
     return any(field in template for field in _NODE_FIELDS)
+
+
+def tags_of_scope(scope: Scope, templates: Mapping[str, str]) -> dict[str, str]:
+    """Tag key -> tag, of those that all operations of a scope share."""
+    tags = {key: _rendered(scope, template) for key, template in templates.items() if not names_nodes(template)}
+    return {key: tag for key, tag in tags.items() if tag}
 
 
 @functools.lru_cache(maxsize=65536)
 def render(scope_text: str, template: str = DEFAULT_TEMPLATE, node: str = "", op: str = "") -> str:
     """A scope's text form through a template (`TEMPLATE_FIELDS`)."""
-    scope = parse_scope(scope_text)
+    return _rendered(parse_scope(scope_text), template, node, op)
+
+
+def _rendered(scope: Scope, template: str, node: str = "", op: str = "") -> str:
     if template == DEFAULT_TEMPLATE:
         return render_tag(scope)
     htp = _htp_segments(scope)
@@ -221,12 +231,12 @@ def retag(nodes: Iterable[ir.Node], templates: Mapping[str, str]) -> int:
     changed: set[int] = set()
     nodes = list(nodes)
     for key, template in templates.items():
-        names_nodes = _names_nodes(template)
+        each = names_nodes(template)
         known: dict[str | None, str | None] = {None: None}
         for at, node in enumerate(nodes):
             props = node.metadata_props
             text = props.get(SCOPE_KEY)
-            if names_nodes:
+            if each:
                 tag = tag_of(node, template)
             elif text in known:
                 tag = known[text]

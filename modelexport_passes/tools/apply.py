@@ -21,7 +21,7 @@ from modelexport_passes.inlining.inline import inline
 from modelexport_passes.scopes.carry import CarryCounts, carry
 from modelexport_passes.scopes.scope import SCOPE_KEY
 from modelexport_passes.scopes.snapshot import take_snapshot
-from modelexport_passes.scopes.tags import METADATA_IR_VERSION, retag, tag_templates
+from modelexport_passes.scopes.tags import METADATA_IR_VERSION
 from modelexport_passes.scopes.walk import all_nodes, in_order
 from modelexport_passes.tools.tool import OnFunctions, Tool, failed
 
@@ -105,7 +105,6 @@ def _guard(model: ir.Model, tool: Tool, on_functions: OnFunctions) -> list[str]:
     if on_functions == "run":
         return [what]
     result = inline(model, lambda _: True)
-    retag(all_nodes(model), tag_templates(model))
     return [f"inlined {len(result.functions)} functions first: {tool.name} {tool.harm}"]
 
 

@@ -1,0 +1,80 @@
+"""What is the same of a node of a function body in all its copies: looked up once, and not at every call."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from modelexport_passes.scopes.ledger import ORIGIN_KEY
+from modelexport_passes.scopes.scope import SCOPE_KEY
+from modelexport_passes.scopes.walk import has_bodies
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Description:
+    """What a body says of some of its nodes.
+
+    Attributes:
+        scope: the text of their scope in the body; empty if they have none.
+        metadata: all that they have besides.
+    """
+
+    scope: str
+    metadata: dict[str, str]
+
+
+class Part(NamedTuple):
+    """A node of a body.
+
+    Attributes:
+        node: the node.
+        is_call: of a function that is to be written out.
+        inputs: what it reads.
+        outputs: what it makes, each with its name.
+        attributes: what every copy has; None if they differ, for there are references or bodies among them.
+        name: its name, or its operator.
+        description: its scope and metadata; nodes of which a body says the same share it.
+        origin: the value that it is a copy of; empty if of none.
+    """
+
+    node: ir.Node
+    is_call: bool
+    inputs: tuple[ir.Value | None, ...]
+    outputs: tuple[tuple[ir.Value, str | None], ...]
+    attributes: dict[str, ir.Attr] | None
+    name: str
+    description: Description
+    origin: str
+
+
+def parts_of(nodes: Iterable[ir.Node], called: Container[ir.OperatorIdentifier]) -> list[Part]:
+    """The parts of a body.
+
+    Args:
+        nodes: of the body, in order.
+        called: the functions that are to be written out.
+    """
+    descriptions: dict[tuple[str, ...], Description] = {}
+    parts: list[Part] = []
+    for node in nodes:
+        attributes = node.attributes.data
+        fixed = not has_bodies(node) and not any(attribute.is_ref() for attribute in attributes.values())
+        metadata = dict(node.metadata_props)
+        scope, origin = metadata.pop(SCOPE_KEY, ""), metadata.pop(ORIGIN_KEY, "")
+        said = (scope, *metadata, *metadata.values())
+        parts.append(
+            Part(
+                node,
+                node.op_identifier() in called,
+                tuple(node.inputs),
+                tuple((value, value.name) for value in node.outputs),
+                attributes if fixed else None,
+                node.name or node.op_type,
+                descriptions.setdefault(said, Description(scope, metadata)),
+                origin,
+            )
+        )
+    return parts
