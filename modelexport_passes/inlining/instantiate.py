@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.fast_nodes import copy_node, copy_value
+from modelexport_passes.inlining.body import Body, Description, Part, parts_of
 from modelexport_passes.inlining.originals import Originals
-from modelexport_passes.inlining.parts import Description, Part, parts_of
 from modelexport_passes.scopes.compose import scope_in_call
-from modelexport_passes.scopes.ledger import MODULE_KEY, ORIGIN_KEY, Call, Ledger
-from modelexport_passes.scopes.scope import SCOPE_KEY, Scope, format_scope
+from modelexport_passes.scopes.ledger import ORIGIN_KEY, Call, Ledger
+from modelexport_passes.scopes.scope import SCOPE_KEY, Scope, format_frames, format_scope
 from modelexport_passes.scopes.tags import names_nodes, retag, tags_of_scope
 from modelexport_passes.unique_names import Names
 
@@ -79,12 +79,8 @@ class Instantiation:
         self.calls = 0
         self._ledger = ledger
         self._wanted = wanted
-        self._parts: dict[ir.OperatorIdentifier, list[Part]] = {}
-
-    def _parts_of(self, key: ir.OperatorIdentifier) -> list[Part]:
-        if key not in self._parts:
-            self._parts[key] = parts_of(self.functions[key], self.functions)
-        return self._parts[key]
+        self._bodies: dict[ir.OperatorIdentifier, Body] = {}
+        self._differing = {_innermost(key) for key in ledger.calls}
 
     def selects(self, node: ir.Node, scope: Scope | None) -> bool:
         """Whether a node, of this scope at its place, is a call that shall be written out."""
@@ -114,23 +110,33 @@ class Instantiation:
         """
         self.calls += 1
         key = node.op_identifier()
-        function = self.functions[key]
-        _check_arity(node, function)
-        body = _BodyCopy(self, function, node, attributes, site, scope, prefix)
-        body.bind(inputs, result_names)
-        for part in self._parts_of(key):
-            body.copy(part)
-        return body.finish(len(node.outputs))
+        body = self._bodies.get(key)
+        if body is None:
+            body = self._bodies[key] = Body.of(self.functions[key], self.functions)
+        _check_arity(node, body)
+        copy = _BodyCopy(self, body, node, attributes, site, scope, prefix)
+        copy.bind(inputs, result_names)
+        copy.write(body.parts)
+        return copy.finish(len(node.outputs))
 
     def particular(self, call: ir.Node, scope: Scope | None, site: Site) -> Call:
         """What the ledger says of a call."""
-        if scope is None or site.inside:
-            return Call()
+        if scope is None or site.inside or format_frames(scope.frames[-1:]) not in self._differing:
+            return _NOTHING
         return self._ledger.call(scope.frames, call)
 
 
-def _check_arity(node: ir.Node, function: ir.Function) -> None:
-    if len(node.inputs) > len(function.inputs) or len(node.outputs) > len(function.outputs):
+_NOTHING = Call()
+
+
+def _innermost(key: str) -> str:
+    """The text of the last frame of a call in the ledger's words."""
+    return key.partition("|")[0].rpartition("/")[2]
+
+
+def _check_arity(node: ir.Node, body: Body) -> None:
+    if len(node.inputs) > len(body.inputs) or len(node.outputs) > len(body.outputs):
+        function = body.function
         raise ModelExportError(
             f"inline: call {node.name!r} has {len(node.inputs)} inputs and {len(node.outputs)} outputs; function "
             f"{function.domain}::{function.name} takes {len(function.inputs)} and gives {len(function.outputs)}"
@@ -163,7 +169,7 @@ class _BodyCopy:
     def __init__(
         self,
         instantiation: Instantiation,
-        function: ir.Function,
+        body: Body,
         call: ir.Node,
         attributes: Attributes,
         site: Site,
@@ -171,18 +177,16 @@ class _BodyCopy:
         prefix: str,
     ) -> None:
         self._all = instantiation
-        self._function = function
+        self._body = body
         self._site = site
         self._scope = scope
-        self._prefix = prefix
+        self._prefix = f"{prefix}/"
         self._particular = instantiation.particular(call, scope, site)
-        self._attributes = {
-            **{name: attribute for name, attribute in function.attributes.items() if attribute.value is not None},
-            **attributes,
-        }
-        # Metadata on the call of a function by others (torch's, of an operator) is true of what is in it.
-        own = MODULE_KEY in function.metadata_props
-        self._inherited = {} if own else {k: v for k, v in call.metadata_props.items() if k != SCOPE_KEY}
+        self._attributes = {**body.defaults, **attributes}
+        self._inherited: dict[str, str] = {}
+        if not body.is_module:
+            # Metadata on the call of a function by others (torch's, of an operator) is true of what is in it.
+            self._inherited = {k: v for k, v in call.metadata_props.items() if k != SCOPE_KEY}
         self._values = _Values()
         self._wanted: dict[ir.Value, str] = {}
         self._placed: dict[str, _Placed] = {}
@@ -190,26 +194,27 @@ class _BodyCopy:
         self._nodes: list[ir.Node] = []
 
     def bind(self, inputs: Sequence[ir.Value | None], result_names: Sequence[str | None]) -> None:
-        for formal, actual in zip(self._function.inputs, [*inputs, *[None] * len(self._function.inputs)], strict=False):
-            self._values[formal] = actual
-        for value, name in zip(self._function.outputs, result_names, strict=False):
+        self._values.update(dict.fromkeys(self._body.inputs))
+        self._values.update(zip(self._body.inputs, inputs, strict=False))
+        for value, name in zip(self._body.outputs, result_names, strict=False):
             if name:
                 self._wanted.setdefault(value, name)
 
     def finish(self, outputs: int) -> Instance:
-        return Instance(self._nodes, [self._values[value] for value in self._function.outputs[:outputs]])
+        return Instance(self._nodes, [self._values[value] for value in self._body.outputs[:outputs]])
 
-    def copy(self, part: Part) -> None:
-        """Copy one node of the body; a call in it is written out in turn."""
-        if part.is_call and self._all.selects(part.node, self._place(part).scope):
-            self._expand(part)
-            return
-        origin = part.origin
-        if self._particular.origins:
-            origin = self._particular.origins.get(str(part.node.name), origin)
-        if origin and self._site.originals is not None:
-            self._copy_original(part, origin, self._site.originals)
-        else:
+    def write(self, parts: Iterable[Part]) -> None:
+        """Copy nodes of the body, in order; calls among them are written out in turn."""
+        originals, origins = self._site.originals, self._particular.origins
+        for part in parts:
+            if part.is_call and self._all.selects(part.node, self._place(part).scope):
+                self._expand(part)
+                continue
+            if originals is not None:
+                origin = origins.get(str(part.node.name), part.origin) if origins else part.origin
+                if origin:
+                    self._copy_original(part, origin, originals)
+                    continue
             self._nodes.append(self._clone(part))
 
     def _copy_original(self, part: Part, origin: str, originals: Originals) -> None:
@@ -236,7 +241,7 @@ class _BodyCopy:
             self._site,
             scope=self._place(part).scope,
             result_names=[self._name_of(value, str(name)) for value, name in part.outputs],
-            prefix=self._prefixed(part.name),
+            prefix=self._prefix + part.name,
         )
         self._nodes += instance.nodes
         self._values.update(zip(node.outputs, instance.outputs, strict=True))
@@ -244,17 +249,18 @@ class _BodyCopy:
     # --- copies ------------------------------------------------------------------------------------------------------
 
     def _clone(self, part: Part) -> ir.Node:
+        values = self._values
+        inputs = tuple([values[value] for value in part.inputs])
         outputs: list[ir.Value] = []
         for value, name in part.outputs:
-            copied = copy_value(value, self._name_of(value, name) if name else name)
-            self._values[value] = copied
+            copied = values[value] = copy_value(value, self._name_of(value, name) if name else name)
             outputs.append(copied)
         node = copy_node(
             part.node,
-            tuple(map(self._values.__getitem__, part.inputs)),
+            inputs,
             self._resolved(part.node) if part.attributes is None else part.attributes.copy(),
             tuple(outputs),
-            name=self._site.node_names.take_or(part.name, self._prefixed(part.name)),
+            name=self._site.node_names.take_or(part.name, self._prefix + part.name),
             metadata_props=self._metadata_of(part),
         )
         if self._all.node_tags:
@@ -288,8 +294,7 @@ class _BodyCopy:
         initializers = [self._declare(value) for value in graph.initializers.values()]
         nodes, originals = self._nodes, self._site.originals
         self._nodes, self._site.originals = [], None
-        for part in parts_of(graph, self._all.functions):
-            self.copy(part)
+        self.write(parts_of(graph, self._all.functions))
         inner, self._nodes, self._site.originals = self._nodes, nodes, originals
         outputs = [self._values[value] for value in graph.outputs]
         return ir.Graph(
@@ -312,10 +317,7 @@ class _BodyCopy:
     # --- names and scopes --------------------------------------------------------------------------------------------
 
     def _name_of(self, value: ir.Value, name: str) -> str:
-        return self._wanted.get(value) or self._site.names.take_or(name, self._prefixed(name))
-
-    def _prefixed(self, name: str) -> str:
-        return f"{self._prefix}/{name}"
+        return self._wanted.get(value) or self._site.names.take_or(name, self._prefix + name)
 
     def _place(self, part: Part) -> _Placed:
         """Where an operation of the body is, at the site. Many share a scope."""
@@ -323,7 +325,9 @@ class _BodyCopy:
         text = part.description.scope
         placed = None if particular else self._placed.get(text)
         if placed is None:
-            scope = scope_in_call(part.node, self._function, self._scope, self._particular, inside=self._site.inside)
+            scope = scope_in_call(
+                part.node, self._body.function, self._scope, self._particular, inside=self._site.inside
+            )
             placed = _Placed(scope)
             if not particular:
                 self._placed[text] = placed

@@ -83,14 +83,19 @@ def render_tag(scope: Scope) -> str:
     segments: list[str] = []
     before = ""
     for frame in scope.frames:
-        attribute = _attribute(frame.path, before, relative=scope.relative)
-        name = escape(frame.short_class)
-        text = f"{name}.{attribute}" if attribute else name
-        segments.append(f"{text}@{frame.call}" if frame.call else text)
+        segments.append(_segment(frame, before, scope.relative))
         before = frame.path
     if scope.relative:
         return "/".join(segments) or "."
     return "/" + "/".join(segments)
+
+
+@functools.lru_cache(maxsize=16384)
+def _segment(frame: Frame, before: str, relative: bool) -> str:
+    attribute = _attribute(frame.path, before, relative=relative)
+    name = escape(frame.short_class)
+    text = f"{name}.{attribute}" if attribute else name
+    return f"{text}@{frame.call}" if frame.call else text
 
 
 def _attribute(path: str, before: str, *, relative: bool) -> str:

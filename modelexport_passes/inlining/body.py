@@ -1,4 +1,4 @@
-"""What is the same of a node of a function body in all its copies: looked up once, and not at every call."""
+"""What is the same of a function body in all copies of it: looked up once, and not at every call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from modelexport_passes.scopes.ledger import ORIGIN_KEY
+from modelexport_passes.scopes.ledger import MODULE_KEY, ORIGIN_KEY
 from modelexport_passes.scopes.scope import SCOPE_KEY
 from modelexport_passes.scopes.walk import has_bodies
 
@@ -78,3 +78,36 @@ def parts_of(nodes: Iterable[ir.Node], called: Container[ir.OperatorIdentifier])
             )
         )
     return parts
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A function body.
+
+    Attributes:
+        function: whose.
+        parts: its nodes, in order.
+        inputs: the function's.
+        outputs: the function's.
+        defaults: its attributes that a call need not pass.
+        is_module: it is a module's that was outlined: what it says of its nodes is all that there is to say.
+    """
+
+    function: ir.Function
+    parts: list[Part]
+    inputs: tuple[ir.Value, ...]
+    outputs: tuple[ir.Value, ...]
+    defaults: dict[str, ir.Attr]
+    is_module: bool
+
+    @classmethod
+    def of(cls, function: ir.Function, called: Container[ir.OperatorIdentifier]) -> Body:
+        """The body of a function; ``called`` as for `parts_of`."""
+        return cls(
+            function,
+            parts_of(function, called),
+            tuple(function.inputs),
+            tuple(function.outputs),
+            {name: attribute for name, attribute in function.attributes.items() if attribute.value is not None},
+            MODULE_KEY in function.metadata_props,
+        )
