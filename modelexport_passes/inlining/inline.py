@@ -18,7 +18,7 @@ from modelexport_passes.inlining.originals import Originals
 from modelexport_passes.scopes.ledger import Ledger, read_ledger, write_ledger
 from modelexport_passes.scopes.scope import Scope, Source, scope_of, set_scope
 from modelexport_passes.scopes.tags import retag, tag_templates
-from modelexport_passes.scopes.walk import all_nodes, is_sorted, owned_nodes, subgraphs_of
+from modelexport_passes.scopes.walk import all_nodes, owned_nodes, subgraphs_of
 from modelexport_passes.unique_names import Names
 
 Selected = Callable[[ir.Function], bool]
@@ -61,14 +61,13 @@ def inline(model: ir.Model, selected: Selected, wanted: Callable[[Scope | None],
     some_stay = bool(ledger.calls) and len(chosen) < len(model.functions) and wanted is None
     before = scopes_at_calls(model, ledger, chosen) if some_stay else {}
     instantiation = Instantiation(chosen, ledger, tag_templates(model), wanted)
+    domains = instantiation.domains_of(model.graph)
     names = Names(_value_names(model.graph))
     originals = Originals(model.graph, ledger, names)
     site = Site(names, Names(_node_names(model.graph)), originals, inside=False)
     _inline_in(model.graph, instantiation, site)
     if originals.reused and not originals.in_order():
         originals.move_to_front()
-        if not is_sorted(model.graph):
-            model.graph.sort()
     for key, function in model.functions.items():
         if key not in chosen and wanted is None:
             inner = Names(_value_names(function.graph))
@@ -83,7 +82,7 @@ def inline(model: ir.Model, selected: Selected, wanted: Callable[[Scope | None],
         del model.functions[key]
     if some_stay:
         record_differences(model, ledger, before)
-    _tidy(model, {domain for domain, _, _ in gone}, ledger)
+    _tidy(model, {domain for domain, _, _ in gone} - domains - instantiation.domains(), ledger)
     return Inlined(instantiation.calls, gone)
 
 
@@ -203,10 +202,11 @@ def _result_value(
     return identity.outputs[0]
 
 
-def _tidy(model: ir.Model, domains: set[str], ledger: Ledger) -> None:
-    """Domains that nothing uses any more go, and so does the ledger when no function is left."""
-    used = {node.domain for node in all_nodes(model)} | {domain for domain, _, _ in model.functions}
-    for domain in domains - used:
+def _tidy(model: ir.Model, unused: set[str], ledger: Ledger) -> None:
+    """Domains that the main graph uses no more go where no function uses them, and so does an empty ledger."""
+    for function in model.functions.values():
+        unused -= {function.domain, *(node.domain for node in owned_nodes(function))}
+    for domain in unused:
         model.opset_imports.pop(domain, None)
         for function in model.functions.values():
             function.opset_imports.pop(domain, None)

@@ -15,6 +15,7 @@ from modelexport_passes.scopes.compose import scope_in_call
 from modelexport_passes.scopes.ledger import ORIGIN_KEY, Call, Ledger
 from modelexport_passes.scopes.scope import SCOPE_KEY, Scope, format_frames, format_scope
 from modelexport_passes.scopes.tags import names_nodes, retag, tags_of_scope
+from modelexport_passes.scopes.walk import owned_nodes
 from modelexport_passes.unique_names import Names
 
 Attributes = Mapping[str, ir.Attr]
@@ -118,6 +119,14 @@ class Instantiation:
         copy.bind(inputs, result_names)
         copy.write(body.parts)
         return copy.finish(len(node.outputs))
+
+    def domains_of(self, nodes: Iterable[ir.Node]) -> set[str]:
+        """The domains of these nodes and of all in their bodies, but for calls of the functions."""
+        return {node.domain for node in owned_nodes(nodes) if node.op_identifier() not in self.functions}
+
+    def domains(self) -> set[str]:
+        """The domains of what was written out."""
+        return set[str]().union(*(self.domains_of(body.function) for body in self._bodies.values()))
 
     def particular(self, call: ir.Node, scope: Scope | None, site: Site) -> Call:
         """What the ledger says of a call."""

@@ -25,11 +25,11 @@ class Originals:
         self._ledger = ledger
         self._names = names
         self._found: dict[str, Sequence[ir.Value]] = {}
-        self._standing: set[ir.Node] = set()
+        self._standing: dict[ir.Node, None] = {}
         for node in graph:
             if node.outputs and node.outputs[0].name in ledger.originals:
                 self._found[str(node.outputs[0].name)] = node.outputs
-                self._standing.add(node)
+                self._standing[node] = None
                 self.reused = True
 
     def in_order(self) -> bool:
@@ -46,10 +46,16 @@ class Originals:
 
     def move_to_front(self) -> None:
         """Let the originals that the graph has stand before all that may use them: they need nothing but each other."""
-        nodes = [node for node in self._graph if node in self._standing]
-        if nodes:
-            self._graph.remove(nodes)
-            self._graph.insert_before(self._graph[0], nodes)
+        nodes = list(self._standing)
+        self._graph.remove(nodes)
+        self._graph.insert_before(self._graph[0], nodes)
+        ahead: set[ir.Node] = set()
+        for node in nodes:
+            producers = [value.producer() for value in values_read(node) if value is not None]
+            if any(producer is not None and producer not in ahead for producer in producers):
+                self._graph.sort()  # a changed model: they need something else after all
+                return
+            ahead.add(node)
 
     def find(self, name: str) -> Sequence[ir.Value] | None:
         """The outputs of the operation that makes this original, or the initializer, if the graph has it."""
