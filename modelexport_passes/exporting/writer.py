@@ -1,15 +1,19 @@
 """``onnx_ir`` to the bytes of a file: in a fifth of the time that it takes by way of protobuf's objects.
 
-Only the nodes of the main graph and what is known of their results are written here, which is nearly all of a large
-file. Everything else (attributes, types, initializers, functions, the model itself) is onnx_ir's own serialization, put
-in its place; each attribute and each type that several share is serialized once. What is out of the common is not
-written here at all: `Uncommon` is raised, and the model is left to ``onnx_ir.to_proto``.
+Only the nodes and the initializers of the main graph and what is known of them are written here, which is nearly all
+of a large file. Everything else (attributes, types, tensors, functions, the model itself) is onnx_ir's own
+serialization, put in its place; each attribute and each type that several share is serialized once. What is out of the
+common is not written here at all: `Uncommon` is raised, and the model is left to ``onnx_ir.to_proto``.
 
 Fields stand in the order of their numbers, as protobuf writes them, so the bytes are those of ``onnx_ir.to_proto``.
 
 A node is put together as a text in which each character is one byte (latin-1), as Python formats texts faster than it
 joins bytes.
 """
+
+# Fields are read, which onnx_ir keeps private: where it has others, the models are left to it (AttributeError).
+# pyright: reportPrivateUsage=false
+# ruff: noqa: SLF001
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _OP_TYPE, _ATTRIBUTE, _NODE_DOC, _DOMAIN,
 )
 _VALUE_NAME, _VALUE_TYPE, _VALUE_DOC, _VALUE_METADATA = (chr(number << 3 | 2) for number in range(1, 5))
 _KEY, _VALUE = (chr(number << 3 | 2) for number in range(1, 3))
-_GRAPH_NODE, _GRAPH_VALUE = chr(1 << 3 | 2), chr(13 << 3 | 2)
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_VALUE = (chr(number << 3 | 2) for number in (1, 5, 13))
 _MODEL_GRAPH = chr(7 << 3 | 2)
 _TOGETHER = 256
 """How many nodes are made bytes at once: what they need meanwhile fits the processor's caches."""
@@ -55,34 +59,39 @@ def model_bytes(model: ir.Model) -> list[bytes]:
     """
     if model.ir_version < _FUNCTION_TYPES_VERSION and model.functions:
         raise Uncommon
-    graph = model.graph
-    rest = serde.serialize_model(_without_nodes(model))
+    rest = serde.serialize_model(_without_contents(model))
     if rest.graph.quantization_annotation:
         raise Uncommon
-    nodes, infos = _Writer().nodes(graph)
+    writer = _Writer()
+    try:
+        nodes, infos = writer.nodes(model.graph)
+        weights, of_weights = writer.initializers(model.graph)
+    except (AttributeError, TypeError, ValueError, serde.SerdeError) as error:
+        raise Uncommon from error  # not a valid model: onnx_ir says why
+    head = onnx.GraphProto(name=rest.graph.name) if rest.graph.name else onnx.GraphProto()
     tail = onnx.GraphProto(metadata_props=rest.graph.metadata_props)
-    rest.graph.ClearField("metadata_props")
+    for field in ("name", "metadata_props"):
+        rest.graph.ClearField(field)
     behind = onnx.ModelProto(
         opset_import=rest.opset_import,
         metadata_props=rest.metadata_props,
         functions=rest.functions,
         configuration=rest.configuration,
     )
-    parts = [*nodes, _bytes(rest.graph), *infos, _bytes(tail)]
+    parts = [*nodes, _bytes(head), *weights, _bytes(rest.graph), of_weights, *infos, _bytes(tail)]
     for field in ("graph", "opset_import", "metadata_props", "functions", "configuration"):
         rest.ClearField(field)
     length = sum(map(len, parts))
     return [_bytes(rest), _as_bytes([_MODEL_GRAPH, _LENGTHS[length]]), *parts, _bytes(behind)]
 
 
-def _without_nodes(model: ir.Model) -> ir.Model:
-    """The model's all, but for the nodes of its main graph."""
+def _without_contents(model: ir.Model) -> ir.Model:
+    """The model's all, but for the nodes and the initializers of its main graph."""
     graph = model.graph
     view = ir.GraphView(
         graph.inputs,
         graph.outputs,
         nodes=(),
-        initializers=tuple(graph.initializers.values()),
         doc_string=graph.doc_string,
         opset_imports=graph.opset_imports,
         name=graph.name,
@@ -111,6 +120,7 @@ class _Writer:
     def __init__(self) -> None:
         self._operators: dict[tuple[str | int | None, ...], str] = {}
         self._types: dict[tuple[int, int], str] = {}
+        self._sized: dict[tuple[ir.DataType, tuple[int | ir.SymbolicDim, ...]], str] = {}
         self._metadata: dict[tuple[str, ...], str] = {}
         self._entries: dict[tuple[str, str, str], str] = {}
 
@@ -119,13 +129,25 @@ class _Writer:
         nodes: list[bytes] = []
         infos: list[bytes] = []
         remaining = iter(graph)
-        try:
-            while batch := list(islice(remaining, _TOGETHER)):
-                nodes.append(_as_bytes([self._node(node) for node in batch]))
-                infos.append(_as_bytes([self._info(value) for node in batch for value in node.outputs]))
-        except (AttributeError, TypeError, ValueError, serde.SerdeError) as error:
-            raise Uncommon from error  # not a valid model: onnx_ir says why
+        while batch := list(islice(remaining, _TOGETHER)):
+            nodes.append(_as_bytes([self._node(node) for node in batch]))
+            infos.append(_as_bytes([self._info(value) for node in batch for value in node.outputs]))
         return nodes, infos
+
+    def initializers(self, graph: ir.Graph) -> tuple[list[bytes], bytes]:
+        """The fields of a graph that hold its initializers, and those that hold what is known of them."""
+        tensors: list[bytes] = []
+        declared = {value.name for value in graph.inputs}
+        values = graph.initializers.values()
+        for value in values:
+            tensor = value.const_value
+            if tensor is None:
+                raise Uncommon
+            tensor.name = value.name
+            data = _bytes(serde.serialize_tensor(tensor))
+            tensors += (_as_bytes([_GRAPH_INITIALIZER, _LENGTHS[len(data)]]), data)
+        infos = [self._info(value, is_initializer=True) for value in values if value.name not in declared]
+        return tensors, _as_bytes(infos)
 
     def _node(self, node: ir.Node) -> str:
         inputs, outputs, name, op_type, attributes, doc_string, domain, overload, metadata, devices = _of_node(node)
@@ -133,12 +155,12 @@ class _Writer:
             raise Uncommon
         names = ""
         for value in inputs:
-            read = "" if value is None else value.name
+            read = "" if value is None else value._name
             if not read.isascii():
                 read = _utf8(read)
             names = f"{names}{_NODE_INPUT}{_LENGTHS[len(read)]}{read}"
         for value in outputs if not outputs or outputs[-1].name else _given(outputs):
-            made = value.name
+            made = value._name
             if made is None:
                 raise Uncommon
             if not made.isascii():
@@ -164,12 +186,14 @@ class _Writer:
                 fields.append(_field(number, text))
         return "".join(fields)
 
-    def _info(self, value: ir.Value) -> str:
-        """What the graph says of a value that a node makes; empty if nothing."""
+    def _info(self, value: ir.Value, *, is_initializer: bool = False) -> str:
+        """What the graph says of a value that a node makes, or of an initializer; empty if nothing."""
         name, kind, shape, doc_string, metadata, notes, is_graph_output = _of_value(value)
         if notes:
             raise Uncommon  # a quantization annotation may be among them
-        if is_graph_output or not name or (kind is None and shape is None and not metadata and not doc_string):
+        if (is_graph_output and not is_initializer) or not name:
+            return ""
+        if kind is None and shape is None and not metadata and not doc_string:
             return ""
         fields = _field(_VALUE_NAME, name)
         if kind is not None:
@@ -181,14 +205,18 @@ class _Writer:
         return f"{_GRAPH_VALUE}{_LENGTHS[len(fields)]}{fields}"
 
     def _type(self, value: ir.Value, kind: ir.TypeProtocol, shape: ir.Shape | None) -> str:
-        shared = type(kind) is ir.TensorType and not kind.denotation
+        if type(kind) is not ir.TensorType or kind.denotation:
+            return _type_field(value)
         key = id(kind.dtype), id(shape)
-        known = self._types.get(key) if shared else None
+        known = self._types.get(key)
         if known is None:
-            data = _characters(serde.serialize_value(value).type)
-            known = f"{_VALUE_TYPE}{_LENGTHS[len(data)]}{data}"
-            if shared:
-                self._types[key] = known
+            sizes = _sizes(shape)
+            if sizes is None:
+                known = _type_field(value)
+            else:  # another shape may say the same: each weight has its own
+                known = self._sized.get((kind.dtype, sizes)) or _type_field(value)
+                self._sized[kind.dtype, sizes] = known
+            self._types[key] = known
         return known
 
     def _metadata_fields(self, number: str, metadata: Mapping[str, str]) -> str:
@@ -247,6 +275,18 @@ def _characters(proto: Any) -> str:
 
 def _bytes(proto: Any) -> bytes:
     return proto.SerializeToString(deterministic=True)
+
+
+def _sizes(shape: ir.Shape | None) -> tuple[int | ir.SymbolicDim, ...] | None:
+    """The sizes that are all that there is to a shape; None if there is more."""
+    if shape is None or any(type(size) is not int or shape.get_denotation(at) for at, size in enumerate(shape)):
+        return None
+    return shape.dims
+
+
+def _type_field(value: ir.Value) -> str:
+    data = _characters(serde.serialize_value(value).type)
+    return f"{_VALUE_TYPE}{_LENGTHS[len(data)]}{data}"
 
 
 def _given(outputs: Sequence[ir.Value]) -> Sequence[ir.Value]:

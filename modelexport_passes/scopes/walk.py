@@ -50,18 +50,6 @@ def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
         yield from owned_nodes(function)
 
 
-def is_sorted(graph: ir.Graph) -> bool:
-    """Whether each node of a graph stands behind those that make what it reads, in its bodies too."""
-    seen: set[ir.Node] = set()
-    for node in graph:
-        for value in values_read(node):
-            producer = None if value is None else value.producer()
-            if producer is not None and producer not in seen and producer.graph is graph:
-                return False
-        seen.add(node)
-    return True
-
-
 def values_read(node: ir.Node) -> Sequence[ir.Value | None]:
     """The inputs of a node, and what its bodies use from outside."""
     return [*node.inputs, *captures_of(node)] if has_bodies(node) else node.inputs
