@@ -12,6 +12,8 @@ from typing import NamedTuple, cast
 import onnx
 from google.protobuf.message import DecodeError
 
+from modelexport_passes.exporting.coarse import CoarseGraph, CoarseInfo, CoarseNode, read_graph
+
 _PIECE = 1 << 16
 """Bytes of a file to take at a time, about."""
 
@@ -28,13 +30,13 @@ class Pieces(NamedTuple):
 
     Attributes:
         rest: the model without the nodes of its main graph and without what is known of their results.
-        nodes: the nodes, each time parsed anew.
+        nodes: the nodes, coarsely, each time parsed anew.
         infos: what is known of their results, likewise.
     """
 
     rest: onnx.ModelProto
-    nodes: Iterable[onnx.NodeProto]
-    infos: Iterable[onnx.ValueInfoProto]
+    nodes: Iterable[CoarseNode]
+    infos: Iterable[CoarseInfo]
 
 
 def split(data: bytes) -> Pieces | None:
@@ -75,18 +77,18 @@ class _Repeated:
         self._data = data
         self._spans = spans
 
-    def _graphs(self) -> Iterator[onnx.GraphProto]:
-        return (onnx.GraphProto.FromString(self._data[first:last]) for first, last in self._spans)
+    def _graphs(self) -> Iterator[CoarseGraph]:
+        return (read_graph(self._data[first:last]) for first, last in self._spans)
 
 
 class _Nodes(_Repeated):
-    def __iter__(self) -> Iterator[onnx.NodeProto]:
+    def __iter__(self) -> Iterator[CoarseNode]:
         for graph in self._graphs():
             yield from graph.node
 
 
 class _Infos(_Repeated):
-    def __iter__(self) -> Iterator[onnx.ValueInfoProto]:
+    def __iter__(self) -> Iterator[CoarseInfo]:
         for graph in self._graphs():
             yield from graph.value_info
 

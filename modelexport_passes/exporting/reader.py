@@ -15,12 +15,13 @@ import onnx
 import onnx_ir as ir
 from onnx_ir import serde
 
+from modelexport_passes.exporting.coarse import CoarseInfo, CoarseNode, coarse_entries, coarse_infos, coarse_nodes
 from modelexport_passes.exporting.pieces import Pieces
 from modelexport_passes.fast_nodes import insert_nodes, make_node
 
 _Values = dict[str, ir.Value]
 _Scopes = tuple[_Values, ...]
-_Nodes = Iterable[onnx.NodeProto]
+_Nodes = Iterable[CoarseNode]
 """Nodes in order, which can be gone through twice."""
 
 _FUNCTION_TYPES_VERSION = 10
@@ -48,8 +49,8 @@ class Reader:
         self._types: dict[bytes, tuple[ir.DataType, ir.Shape | None]] = {}
         # So may an attribute without a tensor or a graph: nothing in it can be changed in place.
         self._plain: dict[bytes, ir.Attr] = {}
-        # Protobuf gives a new text each time, and a model says the same of many nodes.
-        self._texts: dict[str, str] = {}
+        # Protobuf gives new texts each time, and a model says the same of many nodes.
+        self._entries: dict[bytes, tuple[str, str]] = {}
 
     def model(self, proto: onnx.ModelProto, pieces: Pieces | None = None) -> ir.Model:
         """The model that ``onnx_ir.from_proto`` would make.
@@ -62,13 +63,14 @@ class Reader:
             Uncommon: it has to.
         """
         graph = proto.graph
-        nodes, infos = (graph.node, graph.value_info) if pieces is None else (pieces.nodes, pieces.infos)
+        nodes = coarse_nodes(graph.node) if pieces is None else pieces.nodes
+        infos = coarse_infos(graph.value_info) if pieces is None else pieces.infos
         try:
             return self._model(proto, nodes, infos)
         except (serde.SerdeError, ValueError) as error:
             raise Uncommon from error  # not a valid model: the other reader says why
 
-    def _model(self, proto: onnx.ModelProto, nodes: _Nodes, infos: Iterable[onnx.ValueInfoProto]) -> ir.Model:
+    def _model(self, proto: onnx.ModelProto, nodes: _Nodes, infos: Iterable[CoarseInfo]) -> ir.Model:
         _require(not proto.training_info and not proto.configuration)
         _require(not proto.functions or proto.ir_version >= _FUNCTION_TYPES_VERSION)
         graph = self._graph(proto.graph, nodes, infos, ())
@@ -84,15 +86,15 @@ class Reader:
             model_version=proto.model_version if proto.HasField("model_version") else None,
             doc_string=proto.doc_string if proto.HasField("doc_string") else None,
             functions=functions,
-            metadata_props=self._metadata(proto.metadata_props),
+            metadata_props=self._metadata(coarse_entries(proto.metadata_props)),
         )
 
     def _function(self, proto: onnx.FunctionProto) -> ir.Function:
         inputs = [ir.Value(name=name) for name in proto.input]
         values: _Values = {str(value.name): value for value in inputs}
         _require(len(values) == len(inputs))
-        nodes = self._nodes(proto.node, values, (values,))
-        self._inform(proto.value_info, values, set())
+        nodes = self._nodes(coarse_nodes(proto.node), values, (values,))
+        self._inform(coarse_infos(proto.value_info), values, set())
         _require(all(name in values for name in proto.output))
         graph = ir.Graph(
             inputs,
@@ -101,31 +103,29 @@ class Reader:
             doc_string=proto.doc_string if proto.HasField("doc_string") else None,
             opset_imports=_opsets(proto.opset_import),
             name=f"{proto.name}_{proto.domain}__{proto.overload}" if proto.overload else "",
-            metadata_props=self._metadata(proto.metadata_props),
+            metadata_props=self._metadata(coarse_entries(proto.metadata_props)),
         )
         insert_nodes(graph, nodes)
-        attributes = [self._attribute(attribute, ()) for attribute in proto.attribute_proto]
+        attributes = [self._attribute(attribute.SerializeToString(), ()) for attribute in proto.attribute_proto]
         attributes += [ir.Attr(name, ir.AttributeType.UNDEFINED, None) for name in proto.attribute]
         return ir.Function(proto.domain, proto.name, proto.overload, graph=graph, attributes=attributes)
 
     def _inner(self, proto: onnx.GraphProto, around: _Scopes) -> ir.Graph:
-        return self._graph(proto, proto.node, proto.value_info, around)
+        return self._graph(proto, coarse_nodes(proto.node), coarse_infos(proto.value_info), around)
 
-    def _graph(
-        self, proto: onnx.GraphProto, protos: _Nodes, infos: Iterable[onnx.ValueInfoProto], around: _Scopes
-    ) -> ir.Graph:
+    def _graph(self, proto: onnx.GraphProto, protos: _Nodes, infos: Iterable[CoarseInfo], around: _Scopes) -> ir.Graph:
         _require(not proto.quantization_annotation and not proto.sparse_initializer)
         inputs = [ir.Value(name=info.name) for info in proto.input]
-        for info, value in zip(proto.input, inputs, strict=True):
+        for info, value in zip(coarse_infos(proto.input), inputs, strict=True):
             self._describe(value, info)
         values: _Values = {str(value.name): value for value in inputs}
-        initializers = [self._initializer(tensor, values, inner=bool(around)) for tensor in proto.initializer]
+        initializers = [self._initializer(tensor, values) for tensor in proto.initializer]
         _require(len({value.name for value in initializers}) == len(initializers))
         nodes = self._nodes(protos, values, (values, *around))
         self._inform(infos, values, {str(value.name) for value in initializers} - {info.name for info in proto.input})
         _require(all(info.name in values for info in proto.output))
         outputs = [values[info.name] for info in proto.output]
-        for info, value in zip(proto.output, outputs, strict=True):
+        for info, value in zip(coarse_infos(proto.output), outputs, strict=True):
             self._describe(value, info)
         graph = ir.Graph(
             inputs,
@@ -134,17 +134,17 @@ class Reader:
             initializers=initializers,
             doc_string=proto.doc_string if proto.HasField("doc_string") else None,
             name=proto.name if proto.HasField("name") else None,
-            metadata_props=self._metadata(proto.metadata_props),
+            metadata_props=self._metadata(coarse_entries(proto.metadata_props)),
         )
         insert_nodes(graph, nodes)
         return graph
 
     # --- values ------------------------------------------------------------------------------------------------------
 
-    def _initializer(self, proto: onnx.TensorProto, values: _Values, *, inner: bool) -> ir.Value:
+    def _initializer(self, proto: onnx.TensorProto, values: _Values) -> ir.Value:
         name = proto.name
         _require(bool(name))
-        tensor = self._tensor_of_node(proto) if inner else self._tensor(proto)
+        tensor = self._tensor(proto)
         known = values.get(name)
         if known is not None:
             known.const_value = tensor
@@ -154,7 +154,7 @@ class Reader:
         values[name] = value
         return value
 
-    def _inform(self, infos: Iterable[onnx.ValueInfoProto], values: _Values, initializers: set[str]) -> None:
+    def _inform(self, infos: Iterable[CoarseInfo], values: _Values, initializers: set[str]) -> None:
         """Give values what is known of them: those that nodes make, and these initializers."""
         seen: set[str] = set()
         for info in infos:
@@ -165,12 +165,12 @@ class Reader:
             if value is not None and (value.producer() is not None or name in initializers):
                 self._describe(value, info)
 
-    def _describe(self, value: ir.Value, info: onnx.ValueInfoProto) -> None:
+    def _describe(self, value: ir.Value, info: CoarseInfo) -> None:
         """Give a value the type, the shape and the metadata that a file declares for it."""
-        key = info.type.SerializeToString()
+        key = b"".join(info.type[:])
         known = self._types.get(key)
         if known is None:
-            known = self._types[key] = _tensor_type(info.type)
+            known = self._types[key] = _tensor_type(onnx.TypeProto.FromString(key))
         dtype, value.shape = known
         value.type = ir.TensorType(dtype)
         if info.metadata_props:
@@ -185,19 +185,13 @@ class Reader:
             self.external.append(tensor)
         return tensor
 
-    def _tensor_of_node(self, proto: onnx.TensorProto) -> ir.TensorProtocol:
-        """A tensor of its own: as a part of the file's protobuf it would keep the whole of that in memory."""
-        copy = onnx.TensorProto()
-        copy.CopyFrom(proto)
-        return self._tensor(copy)
-
     # --- nodes -------------------------------------------------------------------------------------------------------
 
     def _nodes(self, protos: _Nodes, values: _Values, scopes: _Scopes) -> list[ir.Node]:
         """Nodes in order. Their outputs are declared first: a graph need not be sorted."""
         outputs: list[tuple[ir.Value, ...]] = []
         for proto in protos:
-            made = tuple([ir.Value(name=name) for name in proto.output])
+            made = tuple([ir.Value(name=name) for name in proto.output[:]])
             for value in made:
                 name = str(value.name)
                 if name:
@@ -206,11 +200,11 @@ class Reader:
             outputs.append(made)
         return [self._node(proto, made, scopes) for proto, made in zip(protos, outputs, strict=True)]
 
-    def _node(self, proto: onnx.NodeProto, outputs: tuple[ir.Value, ...], scopes: _Scopes) -> ir.Node:
+    def _node(self, proto: CoarseNode, outputs: tuple[ir.Value, ...], scopes: _Scopes) -> ir.Node:
         values = scopes[0]
-        inputs = [values.get(name) or _outer(name, scopes) for name in proto.input]
-        attributes = [self._attribute(attribute, scopes) for attribute in proto.attribute]
-        _require(not proto.device_configurations)
+        inputs = [values.get(name) or _outer(name, scopes) for name in proto.input[:]]
+        attributes = [self._attribute(attribute, scopes) for attribute in proto.attribute[:]]
+        _require(not proto.HasField("device_configurations"))
         domain = proto.domain
         return make_node(
             "" if domain == "ai.onnx" else intern(domain),
@@ -221,30 +215,37 @@ class Reader:
             overload=proto.overload,
             name=proto.name,
             doc_string=proto.doc_string or None,
-            metadata_props=self._metadata(proto.metadata_props),
+            metadata_props=self._metadata(proto.metadata_props[:]),
         )
 
-    def _metadata(self, entries: Sequence[onnx.StringStringEntryProto]) -> dict[str, str] | None:
+    def _metadata(self, entries: Sequence[bytes]) -> dict[str, str] | None:
         if not entries:
             return None
-        share = self._texts.setdefault
-        metadata = {share(key := entry.key, key): share(value := entry.value, value) for entry in entries}
+        known = self._entries
+        metadata = dict([known.get(entry) or self._entry(entry) for entry in entries])
         _require(len(metadata) == len(entries))
         return metadata
 
-    def _attribute(self, proto: onnx.AttributeProto, scopes: _Scopes) -> ir.Attr:
+    def _entry(self, data: bytes) -> tuple[str, str]:
+        proto = onnx.StringStringEntryProto.FromString(data)
+        entry = self._entries[data] = (intern(proto.key), proto.value)
+        return entry
+
+    def _attribute(self, data: bytes, scopes: _Scopes) -> ir.Attr:
+        known = self._plain.get(data)
+        if known is not None:
+            return known
+        # A message of its own: as a part of the file's, what it holds would keep the whole of that in memory.
+        proto = onnx.AttributeProto.FromString(data)
         kind = proto.type
         if kind in _PLAIN or proto.ref_attr_name:
-            key = proto.SerializeToString()
-            known = self._plain.get(key)
-            if known is None:
-                known = self._plain[key] = serde.deserialize_attribute(proto)
+            known = self._plain[data] = serde.deserialize_attribute(proto)
             return known
         doc_string = proto.doc_string or None
         if kind == onnx.AttributeProto.TENSOR:
-            return ir.Attr(proto.name, ir.AttributeType.TENSOR, self._tensor_of_node(proto.t), doc_string=doc_string)
+            return ir.Attr(proto.name, ir.AttributeType.TENSOR, self._tensor(proto.t), doc_string=doc_string)
         if kind == onnx.AttributeProto.TENSORS:
-            tensors = [self._tensor_of_node(tensor) for tensor in proto.tensors]
+            tensors = [self._tensor(tensor) for tensor in proto.tensors]
             return ir.Attr(proto.name, ir.AttributeType.TENSORS, tensors, doc_string=doc_string)
         if kind == onnx.AttributeProto.GRAPH:
             return ir.Attr(proto.name, ir.AttributeType.GRAPH, self._inner(proto.g, scopes), doc_string=doc_string)

@@ -1,10 +1,12 @@
 """A file read in pieces is the model that it is as a whole; what cannot be taken apart is left whole."""
 
 from pathlib import Path
+from typing import cast
 
 import onnx
 import onnx_ir as ir
 import pytest
+from google.protobuf.message import Message
 
 from modelexport_passes.exporting import pieces
 from modelexport_passes.exporting.loading import load
@@ -12,6 +14,14 @@ from modelexport_passes.exporting.pieces import split
 from modelexport_passes.exporting.reader import Reader, Uncommon
 from modelexport_passes.scopes.walk import all_nodes
 from tests.exporting.test_reader import models, small
+
+
+def _bytes(message: object) -> bytes:
+    return cast(Message, message).SerializeToString()
+
+
+def _nodes(parts: pieces.Pieces) -> list[onnx.NodeProto]:
+    return [onnx.NodeProto.FromString(_bytes(node)) for node in parts.nodes]
 
 
 @pytest.mark.parametrize("size", [1, 1 << 22])
@@ -23,8 +33,8 @@ def test_pieces_are_the_whole(size: int, monkeypatch: pytest.MonkeyPatch) -> Non
         parts = split(proto.SerializeToString())
         assert parts is not None, name
         assert not parts.rest.graph.node, name
-        assert list(parts.nodes) == list(parts.nodes) == list(proto.graph.node), name
-        assert list(parts.infos) == list(proto.graph.value_info), name
+        assert _nodes(parts) == _nodes(parts) == list(proto.graph.node), name
+        assert [onnx.ValueInfoProto.FromString(_bytes(info)) for info in parts.infos] == list(proto.graph.value_info)
         try:
             model = Reader(Path()).model(parts.rest, parts)
         except Uncommon:
@@ -78,11 +88,27 @@ def test_a_model_keeps_no_piece_of_its_file(tmp_path: Path) -> None:
     held = constant.attributes["value"].as_tensor()
     assert isinstance(held, ir.serde.TensorProtoTensor)
     assert held.raw == tensor
-    parts = split((tmp_path / "m.onnx").read_bytes())
-    assert parts is not None
-    (proto,) = parts.nodes
-    reader = Reader(Path())
-    made = reader.model(parts.rest, parts._replace(nodes=[proto])).graph[0].attributes["value"].as_tensor()
+    proto = onnx.load(tmp_path / "m.onnx")
+    made = Reader(Path()).model(proto).graph[0].attributes["value"].as_tensor()
     assert isinstance(made, ir.serde.TensorProtoTensor)
-    proto.attribute[0].t.name = "changed"
+    proto.graph.node[0].attribute[0].t.name = "changed"
     assert made.name == "t"
+
+
+def test_a_type_in_two_parts_is_their_sum() -> None:
+    """Protobuf joins a message whose parts stand apart; so does the reader, which has types as bytes."""
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[N] x) => (float[N] y) { a = Neg(x)  y = Neg(a) }'
+    )
+    first, second = onnx.TypeProto(), onnx.TypeProto()
+    first.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    second.tensor_type.shape.dim.add(dim_value=3)
+    info = onnx.ValueInfoProto(name="a", type=first).SerializeToString()
+    info += onnx.ValueInfoProto(type=second).SerializeToString()
+    graph = proto.graph.SerializeToString() + b"\x6a" + bytes([len(info)]) + info
+    proto.ClearField("graph")
+    parts = split(proto.SerializeToString() + b"\x3a" + bytes([len(graph)]) + graph)
+    assert parts is not None
+    value = Reader(Path()).model(parts.rest, parts).graph[0].outputs[0]
+    assert value.dtype is ir.DataType.FLOAT
+    assert value.shape == [3]
