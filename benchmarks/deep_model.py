@@ -1,12 +1,14 @@
 """A model as deep as one likes, as torch would export it: the last block of a real export, written out again and again.
 
 torch needs minutes for a thousand operations; measuring speed at a million needs another way. The copies are what the
-exporter writes for a further layer: nodes, values and weights of their own, metadata that names the layer.
+exporter writes for a further layer: nodes, values and weights of their own, metadata that names the layer, and fx nodes
+that are numbered on.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -65,8 +67,10 @@ def deepened(base: onnx.ModelProto, nodes: int, *, metadata: Iterable[str] | Non
     values = {info.name: info for info in graph.value_info}
     weights = [tensor for tensor in graph.initializer if tensor.name.startswith(_LAST)]
     before = given
-    for copy in range((nodes - len(graph.node) - len(tail)) // len(block)):
-        layer = _Layer(_LAYERS + copy, made, {taken: before})
+    kinds = Counter(_kind(name)[0] for name in {_fx_name(node) for node in block})
+    copies = (nodes - len(graph.node) - len(tail)) // len(block)
+    for copy in range(copies):
+        layer = _Layer(_LAYERS + copy, made, {taken: before}, {kind: kinds[kind] * (copy + 1) for kind in kinds})
         graph.node.extend(layer.nodes(block))
         graph.initializer.extend(layer.weights(weights))
         graph.value_info.extend(
@@ -76,12 +80,34 @@ def deepened(base: onnx.ModelProto, nodes: int, *, metadata: Iterable[str] | Non
     for node in tail:
         for at, name in enumerate(node.input):
             node.input[at] = before if name == given else name
+        _count_on(node, {kind: kinds[kind] * copies for kind in kinds})
     graph.node.extend(tail)
     return deep
 
 
 def _scopes(node: onnx.NodeProto) -> str:
     return next((entry.value for entry in node.metadata_props if entry.key == NAME_SCOPES), "")
+
+
+def _fx_name(node: onnx.NodeProto) -> str:
+    """The fx node that it was made from: the last of its scopes; empty without any."""
+    return _scopes(node)[:-2].rpartition("'")[2]
+
+
+def _kind(name: str) -> tuple[str, int]:
+    """``add_12`` -> ``add``, 12. Torch numbers the fx nodes of each kind through all layers."""
+    kind, _, number = name.rpartition("_")
+    return (kind, int(number)) if kind and number.isdecimal() else (name, 0)
+
+
+def _count_on(node: onnx.NodeProto, more: dict[str, int]) -> None:
+    """Let the fx node of a node have the number that it has behind so many more of its kind."""
+    for entry in node.metadata_props:
+        name = _fx_name(node)
+        if entry.key == NAME_SCOPES and name:
+            kind, number = _kind(name)
+            number += more.get(kind, 0)
+            entry.value = f"{entry.value[: -2 - len(name)]}{kind}{f'_{number}' if number else ''}']"
 
 
 def _ends(nodes: Iterable[onnx.NodeProto], block: list[onnx.NodeProto], tail: list[onnx.NodeProto]) -> tuple[str, str]:
@@ -107,8 +133,9 @@ def _helpers(nodes: Iterable[onnx.NodeProto]) -> set[str]:
 class _Layer:
     """A further layer: the names and the metadata of the last one with another number."""
 
-    def __init__(self, number: int, made: set[str], ends: dict[str, str]) -> None:
+    def __init__(self, number: int, made: set[str], ends: dict[str, str], more: dict[str, int]) -> None:
         self._number = number
+        self._more = more
         self._made = made
         self._ends = ends
 
@@ -126,8 +153,7 @@ class _Layer:
             node.output[:] = [self.name(name) for name in node.output]
             for entry in node.metadata_props:
                 entry.value = self._renamed(entry.value)
-                if entry.key == NAME_SCOPES:
-                    entry.value = f"{entry.value[:-2]}_{self._number}']"
+            _count_on(node, self._more)
             yield node
 
     def weights(self, weights: Iterable[onnx.TensorProto]) -> Iterator[onnx.TensorProto]:
