@@ -7,7 +7,7 @@ each region taken as one item, have a topological order. Where they have not, re
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,9 +43,8 @@ def lay_out(every: Sequence[Op], root: Region) -> tuple[dict[Region, list[Item]]
     """
     obstacles: list[Obstacle] = []
     while True:
-        ops = [op for op in every if not op.withdrawn]
-        first, sizes = _extent(ops)
-        levels = {region: _by_position(items, first) for region, items in _items(ops, root).items()}
+        ops = _by_position(every)
+        levels = _items(ops, root)
         edges = edges_at(_out_of_order(ops, levels), ops)
         layout: dict[Region, list[Item]] = {}
         stuck: list[tuple[Edges, list[Item]]] = []
@@ -58,39 +57,29 @@ def lay_out(every: Sequence[Op], root: Region) -> tuple[dict[Region, list[Item]]
         if not stuck:
             return layout, obstacles
         found = [
-            obstacle
-            for level, items in stuck
-            for cycle in _cycles(items, level)
-            for obstacle in _obstacles(cycle, ops, sizes)
+            obstacle for level, items in stuck for cycle in _cycles(items, level) for obstacle in _obstacles(cycle, ops)
         ]
         obstacles += found
         dissolve([obstacle.region for obstacle in found], ops, root)
 
 
-def _extent(ops: Iterable[Op]) -> tuple[dict[Region, int], dict[Region, int]]:
-    """Position of the first operation of every region, and its weight."""
-    own: dict[Region, tuple[int, int]] = {}
+def _by_position(ops: Iterable[Op]) -> list[Op]:
+    """Operations by where they are in the graph; a constant made for a reader that stood there first, before it."""
+    return sorted([op for op in ops if not op.withdrawn], key=lambda op: 2 * op.order - op.constant)
+
+
+def _items(ops: Iterable[Op], root: Region) -> dict[Region, list[Item]]:
+    """The items of each region, in the order in which they begin; ``ops`` are in order."""
+    items: dict[Region, list[Item]] = {root: []}
     for op in ops:
-        order, weight = own.get(op.region, (op.order, 0))
-        own[op.region] = (min(order, op.order), weight + op.weight)
-    first: dict[Region, int] = {}
-    sizes: dict[Region, int] = defaultdict(int)
-    for lowest, (order, weight) in own.items():
-        region: Region | None = lowest
-        while region is not None:
-            first[region] = min(first.get(region, order), order)
-            sizes[region] += weight
-            region = region.parent
-    return first, sizes
-
-
-def _by_position(items: Iterable[Item], first: Mapping[Region, int]) -> list[Item]:
-    """Items by where they begin in the graph; a constant made for a reader that stood there first, before it."""
-
-    def position(item: Item) -> tuple[int, bool]:
-        return (item.order, not item.constant) if isinstance(item, Op) else (first[item], True)
-
-    return sorted(items, key=position)
+        item: Item = op
+        region = op.region
+        while region not in items:
+            items[region] = [item]
+            assert region.parent is not None
+            item, region = region, region.parent
+        items[region].append(item)
+    return items
 
 
 def _out_of_order(ops: Iterable[Op], levels: Mapping[Region, Sequence[Item]]) -> set[Region]:
@@ -98,33 +87,21 @@ def _out_of_order(ops: Iterable[Op], levels: Mapping[Region, Sequence[Item]]) ->
     rank = {item: at for items in levels.values() for at, item in enumerate(items)}
     found: set[Region] = set()
     for op in ops:
+        region = op.region
         for wire in op.reads:
             producer = wire.producer
             if producer is None:
                 continue
-            if producer.region is op.region:
-                if rank[producer] > rank[op]:
-                    found.add(op.region)
+            if producer.region is region:
+                # A graph is in order (`read_graph`): only what was made or moved may not be.
+                if producer.order >= op.order and rank[producer] > rank[op]:
+                    found.add(region)
                 continue
-            level = lowest_common(producer.region, op.region)
+            level = lowest_common(producer.region, region)
             before, after = _item_at(producer, level), _item_at(op, level)
             if rank[before] > rank[after]:
                 found.add(level)
     return found
-
-
-def _items(ops: Iterable[Op], root: Region) -> dict[Region, list[Item]]:
-    items: dict[Region, dict[Item, None]] = {root: {}}
-    for op in ops:
-        items.setdefault(op.region, {})[op] = None
-        region = op.region
-        while region.parent is not None:
-            above = items.setdefault(region.parent, {})
-            if region in above:
-                break
-            above[region] = None
-            region = region.parent
-    return {region: list(found) for region, found in items.items()}
 
 
 def edges_at(levels: Iterable[Region], ops: Iterable[Op]) -> dict[Region, Edges]:
@@ -233,12 +210,18 @@ def _cycles(items: Sequence[Item], edges: Edges) -> list[list[Item]]:
     return found
 
 
-def _obstacles(cycle: Sequence[Item], ops: Sequence[Op], sizes: Mapping[Region, int]) -> list[Obstacle]:
+def _obstacles(cycle: Sequence[Item], ops: Sequence[Op]) -> list[Obstacle]:
     """Which regions of a cycle to give up: those that are not convex by themselves, else the one that costs least."""
     regions = [item for item in cycle if isinstance(item, Region)]
     member = _membership(cycle, ops)
     broken = [region for region in regions if _comes_back(region, member)]
-    return [_obstacle(region, cycle) for region in broken or [min(regions, key=lambda r: (sizes[r], r.frames))]]
+    if not broken:
+        weights: Counter[Region] = Counter()
+        for op, item in member.items():
+            if isinstance(item, Region):
+                weights[item] += op.weight
+        broken = [min(regions, key=lambda region: (weights[region], region.frames))]
+    return [_obstacle(region, cycle) for region in broken]
 
 
 def _membership(cycle: Sequence[Item], ops: Sequence[Op]) -> dict[Op, Item]:

@@ -12,8 +12,9 @@ Nothing is recomputed that costs: only constants are cloned, only moved operatio
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -39,7 +40,8 @@ _INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 def repair(ops: Sequence[Op], root: Region) -> list[Op]:
     """Place every operation; returns the clones, which are further operations to place."""
     _mark_constants(ops)
-    free = _freedoms(ops)
+    # Asked for seldom: in most models nothing is used both inside and outside of a module.
+    free = functools.cache(lambda: _freedoms(ops))
     demanded: dict[Op, Region] = {}
     clones: list[Op] = []
     for op in reversed(ops):
@@ -80,18 +82,14 @@ def place_constants(ops: Sequence[Op], root: Region) -> list[Op]:
 def _mark_constants(ops: Iterable[Op]) -> None:
     """Find the operations that make a small value from constants alone."""
     for op in ops:
-        node = op.node
-        if node.domain not in ("", "ai.onnx") or op.has_bodies or node.op_type in RANDOM:
-            continue
         for wire in op.reads:
-            if not _is_constant(wire):
+            producer = wire.producer
+            if not (is_embeddable(wire) if producer is None else producer.constant):
                 break
         else:
-            op.constant = _is_small_result(op)
-
-
-def _is_constant(wire: Wire) -> bool:
-    return is_embeddable(wire) if wire.producer is None else wire.producer.constant
+            node = op.node
+            drawn = node.domain not in ("", "ai.onnx") or op.has_bodies or node.op_type in RANDOM
+            op.constant = not drawn and _is_small_result(op)
 
 
 def _is_small_result(op: Op) -> bool:
@@ -292,15 +290,15 @@ def _freedoms(ops: Iterable[Op]) -> dict[Op, _Freedom]:
     return found
 
 
-def _hoist_target(op: Op, root: Region, free: dict[Op, _Freedom], demanded: dict[Op, Region]) -> Region:
+def _hoist_target(
+    op: Op, root: Region, free: Callable[[], Mapping[Op, _Freedom]], demanded: Mapping[Op, Region]
+) -> Region:
     """Where an operation goes: up to its readers if it may and must, else it stays."""
     home = op.region
-    if home is root or op not in free:
-        return home
     readers = [reader.region for wire in op.outs for reader in wire.readers]
     if any(wire.is_output for wire in op.outs):
         readers.append(root)
-    if not readers:
+    if home is root or not readers:
         return home
     target = home
     for region in readers:
@@ -308,23 +306,25 @@ def _hoist_target(op: Op, root: Region, free: dict[Op, _Freedom], demanded: dict
     if target is home:
         return home
     forced = op in demanded and lowest_common(demanded[op], target) is target
-    if not forced and not _is_shared_work(readers, _step_down(target, home), weight_free=free[op].weight_free):
+    module = _step_down(target, home)
+    outside = [region for region in readers if not _lies_in(region, module)]
+    if not forced and len(outside) == len(readers):
+        return home  # what is read outside alone is returned
+    freedom = free().get(op)
+    if freedom is None or not (forced or freedom.weight_free or _is_work_of_likes(outside, module)):
         return home
-    while target.depth < free[op].depth:
+    while target.depth < freedom.depth:
         target = _step_down(target, home)
     return target
 
 
-def _is_shared_work(readers: Sequence[Region], module: Region, *, weight_free: bool) -> bool:
-    """Whether a value made in ``module`` is work for several, and not what the module returns.
+def _is_work_of_likes(outside: Sequence[Region], module: Region) -> bool:
+    """Whether all who read a value outside of its module, which reads it too, are like modules.
 
-    What is read outside alone is returned. What is read inside as well is shared if it is weight-free; else only if
-    all who read it outside are like modules: an exporter merged what each of them computed from the same input.
+    An exporter merged what each of them computed from the same input. A value that is weight-free is shared work in any
+    case; others are what the module returns.
     """
-    outside = [region for region in readers if not _lies_in(region, module)]
-    if len(outside) == len(readers):
-        return False
-    return weight_free or all(_is_in_like_module(region, module) for region in outside)
+    return all(_is_in_like_module(region, module) for region in outside)
 
 
 def _is_in_like_module(region: Region, module: Region) -> bool:
