@@ -12,7 +12,7 @@ constructors; a test holds that both give the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, cast
 
 import onnx_ir as ir
@@ -182,6 +182,16 @@ def insert_nodes(graph: ir.Graph, nodes: Sequence[ir.Node], *, before: ir.Node |
     chain._length = len(boxes)
     graph._name_authority._node_names |= cast("set[str]", node_names)
     graph._name_authority._value_names |= cast("set[str]", value_names)
+
+
+def drop_users(values: Iterable[ir.Value], nodes: Container[ir.Node]) -> None:
+    """Let values no longer be used by these nodes, which are to go: the nodes themselves still name them."""
+    for value in values:
+        if _FIELDS_ARE_KNOWN:
+            value._uses = {use: None for use in value._uses if use.node not in nodes}
+            continue
+        for use in [use for use in value.uses() if use.node in nodes]:
+            use.node.replace_input_with(use.idx, None)
 
 
 def remove_nodes(graph: ir.Graph) -> None:

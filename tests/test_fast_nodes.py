@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from modelexport_passes import fast_nodes
-from modelexport_passes.fast_nodes import copy_value, insert_nodes, make_node, remove_nodes
+from modelexport_passes.fast_nodes import copy_value, drop_users, insert_nodes, make_node, remove_nodes
 
 
 def fields(node: ir.Node) -> dict[str, Any]:
@@ -127,3 +127,16 @@ def test_removed_nodes_are_in_no_graph(known: bool, monkeypatch: pytest.MonkeyPa
     graph.extend(nodes[:2])
     other = ir.Graph([], [], nodes=nodes[2:])
     assert [node.name for node in [*graph, *other]] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_nodes_that_go_are_no_users(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what uses a value, the nodes that go are left out, and the others stay in order."""
+    monkeypatch.setattr(fast_nodes, "_FIELDS_ARE_KNOWN", known)
+    value, other = ir.Value(name="x"), ir.Value(name="y")
+    first = ir.Node("", "Add", [value, value])
+    gone = ir.Node("", "Mul", [value, other])
+    last = ir.Node("", "Sub", [other, value])
+    drop_users([value, other], {gone})
+    assert [(use.node, use.idx) for use in value.uses()] == [(first, 0), (first, 1), (last, 1)]
+    assert [(use.node, use.idx) for use in other.uses()] == [(last, 0)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import onnx_ir as ir
@@ -68,10 +68,17 @@ def _record_original(op: Op, ledger: Ledger) -> None:
 def _record_function(model: ir.Model, function: FunctionPlan, bodies: Bodies, made: Made, ledger: Ledger) -> None:
     instances = function.group.instances
     body = function.group.body
-    seen = [_Instance(region, bodies) for region in instances]
-    for row in zip(*(bodies.layout[region] for region in instances), strict=True):
+    alike: dict[Frames, Frames] = {}
+    seen = [_Instance(region, bodies, alike) for region in instances]
+    differing = _differing(seen)
+    for at, row in enumerate(zip(*(bodies.layout[region] for region in instances), strict=True)):
         node = made[row[0]]
         _record_row(node, row, seen, ledger)
+        if at in differing:
+            _relate(node, [instance.scopes[at] for instance in seen], seen, ledger)
+        else:
+            scope, relative = seen[0].scopes[at], seen[0].relatives[at]
+            _relate_all(node, scope, relative)
     for instance in seen:
         instance.record_bases(ledger)
     model_function = model.functions[(function.domain, function.name, "")]
@@ -85,25 +92,51 @@ def _record_function(model: ir.Model, function: FunctionPlan, bodies: Bodies, ma
 
 
 class _Instance:
-    """One call of a body, and how its nodes' scopes read relative to it."""
+    """One call of a body, and how its nodes' scopes read relative to it.
 
-    def __init__(self, region: Region, bodies: Bodies) -> None:
+    Args:
+        region: the call.
+        bodies: the plan.
+        alike: frames that were found below the calls of this body: equal ones are made one object.
+
+    Attributes:
+        scopes: of each item of the body.
+        relatives: the frames of each below this call; None if they do not go through it.
+    """
+
+    def __init__(self, region: Region, bodies: Bodies, alike: dict[Frames, Frames]) -> None:
         self.region = region
-        self.key = call_key(region.frames, region.part)
-        stacks = by_identity(frames for item in bodies.layout[region] for frames in _stacks(item))
+        items = bodies.layout[region]
+        self.scopes = [_scope(item) for item in items]
+        stacks = by_identity([scope.frames for scope in self.scopes if scope is not None])
+        for item in items:
+            if isinstance(item, Op) and item.has_bodies:
+                stacks |= by_identity(scope.frames for node in _inside(item) if (scope := scope_of(node)) is not None)
         self.bases: Bases = call_bases(stacks.values(), region.frames)
+        self._alike = alike
         self._relative: dict[int, tuple[Frames, Frames | None]] = {}
+        for frames in stacks.values():
+            self.relative(frames)
+        known = self._relative
+        self.relatives = [None if scope is None else known[id(scope.frames)][1] for scope in self.scopes]
 
     def relative(self, frames: Frames) -> Frames | None:
         """Frames below this call; None if they do not go through it."""
         known = self._relative.get(id(frames))
         if known is None:
-            known = self._relative[id(frames)] = (frames, to_relative(frames, self.region.frames, self.bases))
+            relative = to_relative(frames, self.region.frames, self.bases)
+            if relative is not None:
+                relative = self._alike.setdefault(relative, relative)
+            known = self._relative[id(frames)] = (frames, relative)
         return known[1]
+
+    def sources(self) -> list[Source | None]:
+        """How the scope of each item is known; None for one that is not."""
+        return [None if scope is None else scope.source for scope in self.scopes]
 
     def entry(self, ledger: Ledger) -> Call:
         """Where the ledger keeps what is particular to this call."""
-        return ledger.calls.setdefault(self.key, Call())
+        return ledger.calls.setdefault(call_key(self.region.frames, self.region.part), Call())
 
     def record_bases(self, ledger: Ledger) -> None:
         """Note the calls that do not count from zero."""
@@ -111,35 +144,48 @@ class _Instance:
             self.entry(ledger).bases = dict(self.bases)
 
 
-def _stacks(item: Item) -> Iterable[Frames]:
-    """The frames that an item and the nodes in its bodies have."""
-    if isinstance(item, Region) or not item.has_bodies:
-        return (item.frames,)
-    inner = (scope_of(node) for node in list(owned_nodes([item.node]))[1:])
-    return (item.frames, *(scope.frames for scope in inner if scope is not None))
+def _inside(op: Op) -> list[ir.Node]:
+    """The nodes in the bodies of an operation."""
+    return list(owned_nodes([op.node]))[1:]
+
+
+def _differing(seen: Sequence[_Instance]) -> set[int]:
+    """The items whose scope relative to the call, or its source, is not the same in all calls, or lies elsewhere."""
+    first = seen[0]
+    sources = first.sources()
+    found = {at for at, source in enumerate(sources) if source is not None and first.relatives[at] is None}
+    for other in seen[1:]:
+        # As lists: what is one object in all calls, as nearly all is, is not looked at one by one.
+        for ours, theirs in ((first.relatives, other.relatives), (sources, other.sources())):
+            if ours != theirs:
+                found.update(at for at, (one, two) in enumerate(zip(ours, theirs, strict=True)) if one != two)
+    return found
 
 
 def _record_row(node: ir.Node, row: Sequence[Item], seen: Sequence[_Instance], ledger: Ledger) -> None:
-    """One node of a body, and what it stands for in each instance."""
+    """One node of a body, and what it stands for in each instance, but for its own scope."""
     first = row[0]
-    if isinstance(first, Op):
-        ops = cast("Sequence[Op]", row)  # rows are of one kind: the bodies are equal
-        scopes = [_scope(op) for op in ops]
-        _record_origins(node, ops, seen, ledger)
-        if len(row) > 1:
-            _drop_differing(node, [op.node for op in ops[1:]])
-        inner = [list(owned_nodes([op.node]))[1:] for op in ops] if first.has_bodies else []
-        for nodes in zip(*inner, strict=True):
-            _relate(nodes[0], [scope_of(inner_node) for inner_node in nodes], seen, ledger)
-    else:
-        scopes = [Scope(item.frames, Source.EXPORT) for item in row]
-    _relate(node, scopes, seen, ledger)
+    if not isinstance(first, Op):
+        return
+    ops = cast("Sequence[Op]", row)  # rows are of one kind: the bodies are equal
+    _record_origins(node, ops, seen, ledger)
+    if len(row) > 1:
+        _drop_differing(node, [op.node for op in ops[1:]])
+    for nodes in zip(*map(_inside, ops), strict=True) if first.has_bodies else ():
+        _relate(nodes[0], [scope_of(inner_node) for inner_node in nodes], seen, ledger)
 
 
-def _scope(op: Op) -> Scope | None:
-    if op.local_frames is not None:
-        return Scope(op.local_frames, Source.INHERITED)
-    return op.scope
+def _scope(item: Item) -> Scope | None:
+    if isinstance(item, Region):
+        return Scope(item.frames, Source.EXPORT)
+    if item.local_frames is not None:
+        return Scope(item.local_frames, Source.INHERITED)
+    return item.scope
+
+
+def _relate_all(node: ir.Node, scope: Scope | None, relative: Frames | None) -> None:
+    """`_relate`, where all instances have the same."""
+    set_scope(node, None if scope is None or relative is None else Scope(relative, scope.source, relative=True))
 
 
 def _relate(node: ir.Node, scopes: Sequence[Scope | None], seen: Sequence[_Instance], ledger: Ledger) -> None:
@@ -163,6 +209,10 @@ def _relate(node: ir.Node, scopes: Sequence[Scope | None], seen: Sequence[_Insta
 
 
 def _record_origins(node: ir.Node, ops: Sequence[Op], seen: Sequence[_Instance], ledger: Ledger) -> None:
+    copies = [op.copy_of for op in ops]
+    if copies.count(None) == len(copies):
+        node.metadata_props.pop(ORIGIN_KEY, None)
+        return
     common = ops[0].origin
     if common is None:
         node.metadata_props.pop(ORIGIN_KEY, None)
@@ -182,14 +232,10 @@ def _drop_differing(node: ir.Node, others: Sequence[ir.Node]) -> None:
 
 def _source(region: Region, bodies: Bodies) -> Source:
     """How a call is known: as its own operations are, at best."""
-    found = Source.INHERITED
-    stack: list[Item] = [region]
+    found = {Source.INHERITED}
+    stack = [region]
     while stack:
-        item = stack.pop()
-        if isinstance(item, Region):
-            stack.extend(bodies.layout[item])
-        elif item.scope is not None and item.scope.source.rank < found.rank:
-            found = item.scope.source
-        if found is Source.EXPORT:
-            break
-    return found
+        items = bodies.layout[stack.pop()]
+        found.update([item.scope.source for item in items if isinstance(item, Op) and item.scope is not None])
+        stack.extend([item for item in items if isinstance(item, Region)])
+    return min(found, key=lambda source: source.rank)

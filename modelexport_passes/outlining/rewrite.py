@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
-from modelexport_passes.fast_nodes import insert_nodes, remove_nodes
+from modelexport_passes.fast_nodes import drop_users, insert_nodes, remove_nodes
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.naming import local_name
@@ -16,7 +16,7 @@ from modelexport_passes.outlining.sharing import Bodies, Column, Group
 from modelexport_passes.outlining.types import Facts, General, common_shape, general_facts
 from modelexport_passes.scopes.copying import copy_node
 from modelexport_passes.scopes.ledger import PART_KEY
-from modelexport_passes.scopes.walk import has_bodies, owned_nodes, subgraphs_of
+from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 from modelexport_passes.unique_names import Names
 
 Made = dict[Item, ir.Node]
@@ -32,10 +32,7 @@ def rewrite(model: ir.Model, plan: OutlinePlan) -> Made:
     graph.outputs.clear()  # one that moves into a function becomes an output there
     remove_nodes(graph)
     stay = {item for region in _kept_regions(bodies) for item in bodies.layout[region]}
-    dropped = {op.node for op in originals if op not in stay}
-    for op in originals:
-        if op.node in dropped:
-            _detach(op.node, dropped, bodies=op.has_bodies)
+    _detach([op for op in originals if op not in stay], graph, [op.node for op in originals])
 
     facts: General = {}
     functions: Functions = {function.group: function for function in plan.functions}
@@ -68,15 +65,22 @@ def _drop_embedded(graph: ir.Graph, plan: OutlinePlan) -> None:
             del graph.initializers[str(value.name)]
 
 
-def _detach(node: ir.Node, dropped: Collection[ir.Node], *, bodies: bool) -> None:
-    """A node that another one stands for: it no longer uses anything that stays."""
-    for at, value in enumerate(node.inputs):
-        if value is not None and value.producer() not in dropped:
-            node.replace_input_with(at, None)
-    for graph in subgraphs_of(node) if bodies else ():
-        graph.outputs.clear()
-        for inner in graph:
-            _detach(inner, dropped, bodies=has_bodies(inner))
+def _detach(dropped: Sequence[Op], graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:
+    """Operations that others stand for: they no longer use anything that stays.
+
+    Args:
+        dropped: these operations.
+        graph: that they were in.
+        nodes: all that were in it.
+    """
+    gone = {op.node for op in dropped}
+    staying = [value for node in nodes if node not in gone for value in node.outputs]
+    for op in dropped:
+        for inner in owned_nodes([op.node]) if op.has_bodies else ():
+            gone.add(inner)
+            for body in subgraphs_of(inner):
+                body.outputs.clear()
+    drop_users([*graph.inputs, *graph.initializers.values(), *staying], gone)
 
 
 def _make_function(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import onnx_ir as ir
 
+from modelexport_passes.outlining.regions import Region
 from modelexport_passes.outlining.sharing import Bodies, Group
+
+_T = TypeVar("_T")
 
 
 class Facts(NamedTuple):
@@ -35,19 +38,34 @@ def common_shape(values: Sequence[ir.Value]) -> ir.Shape | None:
 
 def general_facts(group: Group, bodies: Bodies) -> General:
     """What holds at every call of the values of a shared body whose type or shape differs between its instances."""
-    general: General = {}
     if len(group.instances) == 1:
-        return general
-    for row in zip(*(bodies.layout[region] for region in group.instances), strict=True):
-        for wires in zip(*(bodies.results_of(item) for item in row), strict=True):
-            first = wires[0].value
-            kind, shape = first.type, first.shape
-            types_differ = shapes_differ = False
-            for wire in wires:
-                value = wire.value
-                types_differ = types_differ or value.type != kind
-                # Most of them are one object.
-                shapes_differ = shapes_differ or (value.shape is not shape and value.shape != shape)
-            if types_differ or shapes_differ:
-                general[first] = Facts(None if types_differ else kind, common_shape([wire.value for wire in wires]))
+        return {}
+    made = [_values(region, bodies) for region in group.instances]
+    types, shapes = _types(made[0]), [value.shape for value in made[0]]
+    differing: set[int] = set()
+    for values in made[1:]:
+        # As lists: what is one object everywhere, as nearly all is, is not looked at one by one.
+        differing.update(_differing(types, _types(values)), _differing(shapes, [value.shape for value in values]))
+    general: General = {}
+    for at in sorted(differing):
+        column = [values[at] for values in made]
+        kind = column[0].type
+        general[column[0]] = Facts(kind if all(value.type == kind for value in column) else None, common_shape(column))
     return general
+
+
+def _values(region: Region, bodies: Bodies) -> list[ir.Value]:
+    """What is made in a body, in order."""
+    return [wire.value for item in bodies.layout[region] for wire in bodies.results_of(item)]
+
+
+def _types(values: Sequence[ir.Value]) -> list[object]:
+    """Equal where the types are; of the usual one the dtype alone, which is compared in no time."""
+    kinds = [value.type for value in values]
+    return [kind.dtype if type(kind) is ir.TensorType and kind.denotation is None else kind for kind in kinds]
+
+
+def _differing(first: list[_T], second: list[_T]) -> list[int]:
+    return (
+        [] if first == second else [at for at, pair in enumerate(zip(first, second, strict=True)) if pair[0] != pair[1]]
+    )
