@@ -74,9 +74,9 @@ class Leaving(NamedTuple):
 def find_margin(regions: Iterable[Region], bodies: Bodies) -> Margin:
     """The margin that all of these regions have, whose bodies are equal."""
     first, *others = [bodies.layout[region] for region in regions]
-    light = {at for at, item in enumerate(first) if isinstance(item, Op) and _is_light(item)}
+    light = _light(first)
     for items in others:  # what is a weight in one may be an activation in another
-        light = {at for at in light if isinstance(item := items[at], Op) and _is_light(item)}
+        light &= _light(items)
     work: set[Wire | None] = set()
     front: set[int] = set()
     for at, item in enumerate(first):
@@ -96,11 +96,27 @@ def find_margin(regions: Iterable[Region], bodies: Bodies) -> Margin:
     return Margin(front, back)
 
 
-def _is_light(op: Op) -> bool:
-    node = op.node
-    if node.op_type not in _LIGHT or node.domain not in ("", "ai.onnx"):
-        return False
-    return node.op_type in _VIEWS or not any(wire.is_weight and not _is_table(wire) for wire in op.reads)
+def _light(items: Sequence[Item]) -> set[int]:
+    """Positions of the operations that are no layer's work."""
+    light: set[int] = set()
+    folded: set[Wire] = set()  # made of constants alone
+    weights: set[Wire] = set()  # among these, what another layer's optimizer may have folded to a weight
+    for at, item in enumerate(items):
+        if not isinstance(item, Op) or item.node.op_type not in _LIGHT or item.node.domain not in ("", "ai.onnx"):
+            continue
+        takes_weight = any(wire in weights or (wire.is_weight and not _is_table(wire)) for wire in item.reads)
+        if all(wire in folded or _is_folded(wire) for wire in item.reads):
+            folded.update(item.outs)
+            weights.update(item.outs if takes_weight else ())
+            light.add(at)
+        elif item.node.op_type in _VIEWS or not takes_weight:
+            light.add(at)
+    return light
+
+
+def _is_folded(wire: Wire) -> bool:
+    """Made by an optimizer: an initializer that is no module's parameter."""
+    return wire.is_weight and not is_parameter(wire.value)
 
 
 def _is_table(wire: Wire) -> bool:

@@ -187,3 +187,25 @@ TABLE_SCOPES = dict.fromkeys("tab", FIRST) | dict.fromkeys("cd", SECOND) | {"y":
 def test_numbers_that_were_folded_are_no_weight(name: str, functions: set[str]) -> None:
     """A product with a row of numbers that is no parameter is light; one with a parameter is a layer's work."""
     assert set(function_calls(outlined(TABLES % (name, name), TABLE_SCOPES))) == functions
+
+
+PARTLY_FOLDED = """
+g (float[2,3] x) => (float[2,3] y)
+<float[2,3] %s = {1, 2, 3, 4, 5, 6}, float[2,3] val_2 = {2, 3, 4, 5, 6, 7}> {
+    one = Constant <value = float {1}> ()
+    m = Add(%s, one)
+    a = Mul(x, m)
+    b = Softmax(a)
+    c = Mul(b, val_2)
+    y = Softmax(c)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "functions"), [("val_1", {"Block"}), ("layers.0.mask", {"Block", "Block_1"})], ids=["folded", "parameter"]
+)
+def test_what_is_made_of_folded_numbers_alone_is_no_work(name: str, functions: set[str]) -> None:
+    """An optimizer folded a mask up to some step in one layer, and all of it in the next; a parameter is no mask."""
+    scopes = {"one": FIRST, "m": FIRST, "a": FIRST, "b": FIRST, "c": SECOND, "y": SECOND}
+    assert set(function_calls(outlined(PARTLY_FOLDED % (name, name), scopes))) == functions
