@@ -124,9 +124,7 @@ def copy_node(
 
 def copy_value(value: ir.Value, name: str | None) -> ir.Value:
     """A value of the same type, shape and metadata that nothing makes yet."""
-    kind, shape, metadata = value._type, value._shape, value._metadata_props
-    if type(kind) is ir.TensorType:
-        kind = _copy_type(kind)  # a type can be changed in place; of the common kind each value has its own
+    kind, shape, metadata = own_type(value._type), value._shape, value._metadata_props
     if shape is not None and not shape._frozen:
         shape = shape.copy()  # one that is frozen may be shared (onnx_ir.Shape)
     if metadata:
@@ -145,7 +143,10 @@ def copy_value(value: ir.Value, name: str | None) -> ir.Value:
     return copy
 
 
-def _copy_type(kind: ir.TensorType) -> ir.TensorType:
+def own_type(kind: ir.TypeProtocol | None) -> ir.TypeProtocol | None:
+    """A type for one more value: it can be changed in place, so of the common kind each value has its own."""
+    if type(kind) is not ir.TensorType:
+        return kind
     if not _FIELDS_ARE_KNOWN:
         return ir.TensorType(kind.dtype, denotation=kind.denotation)
     copy = _new(ir.TensorType)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
-from modelexport_passes.fast_nodes import drop_users, insert_nodes, remove_nodes
+from modelexport_passes.fast_nodes import drop_users, insert_nodes, own_type, remove_nodes
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.naming import local_name
@@ -114,7 +114,7 @@ def _make_function(
 def _input(name: str, column: Column) -> ir.Value:
     values = [wire.value for wire in column]
     known = next((value.type for value in values if value.type is not None), None)
-    return ir.Value(name=name, type=known, shape=common_shape(values))
+    return ir.Value(name=name, type=own_type(known), shape=common_shape(values))
 
 
 def _imports(nodes: Iterable[ir.Node], model: ir.Model) -> dict[str, int]:
@@ -240,6 +240,6 @@ def _result(wire: Wire, general: General) -> ir.Value:
     value = wire.value
     known = general.get(value) or Facts(value.type, value.shape)
     copied = None if known.shape is None else known.shape.copy()
-    result = ir.Value(name=value.name, type=known.type, shape=copied, doc_string=value.doc_string)
+    result = ir.Value(name=value.name, type=own_type(known.type), shape=copied, doc_string=value.doc_string)
     result.metadata_props.update(value.metadata_props)
     return result

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from modelexport_passes.fast_nodes import own_type
+
 
 def copy_node(node: ir.Node, inputs: Sequence[ir.Value | None]) -> ir.Node:
     """A copy of a node that reads these values; names, metadata and what is known of its outputs are the same.
@@ -30,6 +32,6 @@ def copy_node(node: ir.Node, inputs: Sequence[ir.Value | None]) -> ir.Node:
 
 
 def copy_facts(value: ir.Value, copy: ir.Value) -> None:
-    """Let a value have the name, type and shape of another."""
-    copy.name, copy.type = value.name, value.type
+    """Let a value have the name of another, and a type and shape of its own that are the same."""
+    copy.name, copy.type = value.name, own_type(value.type)
     copy.shape = None if value.shape is None else value.shape.copy()

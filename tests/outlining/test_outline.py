@@ -181,6 +181,18 @@ def test_a_shared_constant_is_cloned_into_each_body_and_one_again_after_inlining
     assert [node.op_type for node in model.graph] == ["Scale", "Scale"]
 
 
+def test_every_value_has_a_type_of_its_own() -> None:
+    """A type can be changed in place: a pass that does so for one value must not change another's."""
+    model = scoped(SHARED_CONSTANT, {"two": "/Net/Scale.one", "a": "/Net/Scale.one", "y": "/Net/Other.other"})
+    for node in model.graph:
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    mx.Outline()(model)
+    graphs = (model.graph, *(function.graph for function in model.functions.values()))
+    values = [value for graph in graphs for value in (*graph.inputs, *graph.initializers.values())]
+    values += [value for graph in graphs for node in graph for value in node.outputs]
+    assert len({id(value.type) for value in values if value.type is not None}) == len(values) == 9
+
+
 def test_a_small_folded_initializer_is_embedded_and_comes_back_as_an_initializer() -> None:
     """Shapes and axes stay constants of the body, also where an optimizer made initializers of them."""
     text = """
