@@ -38,10 +38,10 @@ from benchmarks.exports import Home, add_options, chosen_cases, graph_inputs, ho
 from modelexport_passes.exporting.record import TorchRun
 from modelexport_passes.outlining.canonical import attributes_key
 from modelexport_passes.outlining.explain import difference
-from modelexport_passes.outlining.placement import RANDOM
 from modelexport_passes.outlining.plan import OutlinePlan
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.outlining.sharing import Bodies
+from modelexport_passes.randomness import draws_random_numbers
 from modelexport_passes.scopes.walk import all_nodes
 from modelexport_passes.validation.session import Array, open_session, run_session
 from tests.zoo import ZooCase
@@ -136,7 +136,7 @@ def measure(case: ZooCase, kind: str, proto: onnx.ModelProto) -> Row:
 def seed(model: ir.Model) -> None:
     """Let each operation that draws random numbers draw the same ones wherever it stands."""
     for node in all_nodes(model):
-        if node.op_type in RANDOM and node.domain == "" and "seed" not in node.attributes:
+        if draws_random_numbers(node) and "seed" not in node.attributes:
             attribute = ir.AttrInt64("seed", 1) if node.op_type == "Dropout" else ir.AttrFloat32("seed", 1.0)
             node.attributes["seed"] = attribute
 

@@ -21,17 +21,14 @@ import onnx_ir as ir
 
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.regions import Region, kind_of_call, lowest_common
+from modelexport_passes.randomness import draws_random_numbers
+from modelexport_passes.scopes.copying import copy_facts
 
 CLONE_LIMIT = 1024
 """Elements of the largest constant that is cloned; larger ones are handed over as inputs."""
 
 EMBED_LIMIT = 64
 """Elements of the largest shape or axes that counts as a constant, be it folded to an initializer or computed."""
-
-RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"}
-)
-"""Operators that draw random numbers: neither cloned nor moved."""
 
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
 _INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
@@ -88,7 +85,7 @@ def _mark_constants(ops: Iterable[Op]) -> None:
                 break
         else:
             node = op.node
-            drawn = node.domain not in ("", "ai.onnx") or op.has_bodies or node.op_type in RANDOM
+            drawn = node.domain not in ("", "ai.onnx") or op.has_bodies or draws_random_numbers(node)
             op.constant = not drawn and _is_small_result(op)
 
 
@@ -240,8 +237,7 @@ def _constant_node(value: ir.Value) -> ir.Node:
     tensor = value.const_value
     assert tensor is not None  # is_embeddable
     node = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], name=f"Constant_{value.name}")
-    output = node.outputs[0]
-    output.name, output.type, output.shape = value.name, value.type, value.shape
+    copy_facts(value, node.outputs[0])
     return node
 
 
@@ -268,7 +264,7 @@ def _freedoms(ops: Iterable[Op]) -> dict[Op, _Freedom]:
     found: dict[Op, _Freedom] = {}
     for op in ops:
         operator, home = op.node.op_type, op.region
-        if op.constant or op.has_bodies or operator in RANDOM:
+        if op.constant or op.has_bodies or draws_random_numbers(op.node):
             continue
         depth, weight, activation = 0, False, False
         for wire in op.reads:

@@ -10,6 +10,7 @@ from graphlib import TopologicalSorter
 import onnx_ir as ir
 
 from modelexport_passes.outlining.placement import EMBED_LIMIT
+from modelexport_passes.randomness import draws_random_numbers
 from modelexport_passes.scopes.walk import has_bodies, owned_nodes
 
 Place = ir.OperatorIdentifier
@@ -17,9 +18,6 @@ Place = ir.OperatorIdentifier
 
 MAIN: Place = ("", "", "")
 
-_RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"}
-)
 _INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
 
@@ -27,7 +25,7 @@ def is_pure(node: ir.Node, functions: Container[Place]) -> bool:
     """Whether an operation gives the same for the same inputs: ONNX's own but random ones, and these functions."""
     if node.op_identifier() in functions:
         return True
-    return node.domain in ("", "ai.onnx") and node.op_type not in _RANDOM
+    return node.domain in ("", "ai.onnx") and not draws_random_numbers(node)
 
 
 class Calls:

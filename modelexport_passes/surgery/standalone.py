@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.outlining.placement import EMBED_LIMIT
+from modelexport_passes.randomness import draws_random_numbers
 from modelexport_passes.scopes.copying import copy_facts, copy_node
 from modelexport_passes.scopes.ledger import ORIGIN_KEY
 from modelexport_passes.scopes.relative import Frames
@@ -19,7 +20,6 @@ from modelexport_passes.surgery.rooting import Rooting
 from modelexport_passes.unique_names import Names
 
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
-_RANDOM = frozenset({"Bernoulli", "Multinomial"})
 _INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
 
@@ -205,7 +205,7 @@ class _Free:
         return self._known[value]
 
     def _is_free_node(self, node: ir.Node) -> bool:
-        if node.domain not in ("", "ai.onnx") or has_bodies(node) or node.op_type in _RANDOM:
+        if node.domain not in ("", "ai.onnx") or has_bodies(node) or draws_random_numbers(node):
             return False
         if node.op_type == "Constant":
             return True

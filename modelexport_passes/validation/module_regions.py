@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
+from modelexport_passes.randomness import draws_random_numbers
 from modelexport_passes.scopes.scope import Scope, scope_of
 from modelexport_passes.scopes.walk import owned_nodes, values_read
 
@@ -58,7 +59,7 @@ class Regions:
                 regions.concluded.add(node)
             if node.op_type not in _SHAPE_ONLY and not regions.varying.isdisjoint(_reads(node)):
                 regions.varying.update(node.outputs)
-            if node.op_type in _RANDOM or not regions.random.isdisjoint(_reads(node)):
+            if draws_random_numbers(node) or not regions.random.isdisjoint(_reads(node)):
                 regions.random.update(node.outputs)
             for key in keys:
                 regions.nodes.setdefault(key, []).append(node)
@@ -158,10 +159,6 @@ _STEPS = 256
 """Operations of callers that may complete a region: more are no edge of it."""
 
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
-
-_RANDOM = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-)
 
 
 def _reads(node: ir.Node) -> Iterator[ir.Value]:
