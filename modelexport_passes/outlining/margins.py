@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _VIEWS = frozenset({"Identity", "Transpose"})
 """Copies and transpositions: of weights, these are passed as weights are."""
 
-_MOVES = _VIEWS | {"Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze"}
+_MOVES = _VIEWS | {"Cast", "Flatten", "Reshape", "Slice", "Squeeze", "Unsqueeze"}
 _LIGHT = _MOVES | frozenset(
     """Abs Add And BitShift CastLike Ceil Clip Concat Constant ConstantOfShape Cos CumSum Div Equal Exp Expand EyeLike
     Floor Gather GatherElements GatherND Greater GreaterOrEqual Less LessOrEqual Log Max Min Mod Mul Neg NonZero Not Or

@@ -209,3 +209,25 @@ def test_what_is_made_of_folded_numbers_alone_is_no_work(name: str, functions: s
     """An optimizer folded a mask up to some step in one layer, and all of it in the next; a parameter is no mask."""
     scopes = {"one": FIRST, "m": FIRST, "a": FIRST, "b": FIRST, "c": SECOND, "y": SECOND}
     assert set(function_calls(outlined(PARTLY_FOLDED % (name, name), scopes))) == functions
+
+
+DEAD_PART = """
+g (float[2,3] x) => (float[2,3] y) {
+    zero = Constant <value = int64[1] {0}> ()
+    one = Constant <value = int64[1] {1}> ()
+    a = Softmax(x)
+    p = Slice(a, zero, one, zero)
+    b = Mul(a, x)
+    c = Softmax(b)
+    d = Mul(c, b)
+    y = Add(d, p)
+}
+"""
+
+
+def test_a_part_that_only_one_layer_gives_is_cut_behind_its_call() -> None:
+    """What a layer hands on besides is not used behind the last one: its exporter dropped the operation there."""
+    scopes = dict.fromkeys(("zero", "one", "a", "p", "b"), FIRST) | dict.fromkeys("cd", SECOND) | {"y": "/Net"}
+    model = outlined(DEAD_PART, scopes)
+    assert set(function_calls(model)) == {"Block"}
+    assert "Slice" in _kinds(model.graph)
