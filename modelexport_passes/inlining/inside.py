@@ -1,14 +1,16 @@
 """Calls written out inside of functions that stay: what was particular to them now is to the calls around them.
 
 A body in which a call was written out is still shared, and its relative scopes are those of one kind of call. What they
-were at each call before, they shall be after: where the body alone does not say so, the ledger does.
+were at each call before, they shall be after: where the body alone does not say so, the ledger does. So it is with what
+a call does without, and with its constants.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -18,7 +20,24 @@ from modelexport_passes.scopes.scope import Scope, format_scope, scope_of
 from modelexport_passes.scopes.walk import owned_nodes
 
 Identifiers = Collection[ir.OperatorIdentifier]
-Runs = dict[str, list[tuple[ir.Node, Scope | None]]]
+Origins = Mapping[ir.Value, str]
+
+
+class _Run(NamedTuple):
+    """An operation at one call of the function that it is in.
+
+    Attributes:
+        scope: its absolute scope.
+        absent: the call does without it.
+        constants: number of an input -> origin of the constant that it is at this call.
+    """
+
+    scope: Scope | None
+    absent: bool
+    constants: dict[str, str]
+
+
+Runs = dict[str, list[_Run]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +50,7 @@ class _Place:
         call: scope of the call; None if unknown.
         differs: what the ledger says of the call.
         key: the call around in the ledger's words; "" in the main graph and where it is unknown.
+        constants: input of the function -> origin of the constant that the call passes for it.
     """
 
     body: ir.Graph | ir.Function
@@ -38,6 +58,7 @@ class _Place:
     call: Scope | None
     differs: Call
     key: str
+    constants: Origins = field(default_factory=dict[ir.Value, str])
 
 
 def scopes_at_calls(model: ir.Model, ledger: Ledger, through: Identifiers) -> Runs:
@@ -49,26 +70,32 @@ def scopes_at_calls(model: ir.Model, ledger: Ledger, through: Identifiers) -> Ru
         through: functions that are looked through: their operations count as those of the function around them.
     """
     runs: Runs = defaultdict(list)
-    for key, node, scope in _walk(model, _Place(model.graph, None, None, Call(), ""), ledger, through):
+    for key, run in _walk(model, _Place(model.graph, None, None, Call(), ""), ledger, through):
         if key:
-            runs[key].append((node, scope))
+            runs[key].append(run)
     return runs
 
 
-def _walk(
-    model: ir.Model, place: _Place, ledger: Ledger, through: Identifiers
-) -> Iterator[tuple[str, ir.Node, Scope | None]]:
+def _walk(model: ir.Model, place: _Place, ledger: Ledger, through: Identifiers) -> Iterator[tuple[str, _Run]]:
+    absent = set(place.differs.absent)
     for node in owned_nodes(place.body):
         scope = scope_of(node)
         if place.function is not None:
             scope = scope_in_call(node, place.function, place.call, place.differs)
         callee = model.functions.get(node.op_identifier())
         seen_through = callee is not None and callee.identifier() in through
+        constants = dict(place.differs.constants.get(str(node.name), {}))
+        for at, value in enumerate(node.inputs) if place.constants else ():
+            if value is not None and value in place.constants:
+                constants[str(at)] = place.constants[value]
         if not seen_through:
-            yield place.key, node, scope
+            yield place.key, _Run(scope, node.name in absent, constants)
         if callee is not None:
             inner = _entered(callee, node, scope, ledger)
-            yield from _walk(model, replace(inner, key=place.key) if seen_through else inner, ledger, through)
+            if seen_through:
+                passed = {callee.inputs[int(at)]: origin for at, origin in constants.items()}
+                inner = replace(inner, key=place.key, constants=passed)
+            yield from _walk(model, inner, ledger, through)
 
 
 def _entered(callee: ir.Function, call: ir.Node, scope: Scope | None, ledger: Ledger) -> _Place:
@@ -92,8 +119,10 @@ def record_differences(model: ir.Model, ledger: Ledger, before: Runs) -> None:
             scope = scope_of(node)
             if place.function is not None:
                 scope = scope_in_call(node, place.function, place.call, place.differs)
-            if len(known) == len(nodes) and not _same(known[at][1], scope):
-                scope = known[at][1]
+            if len(known) == len(nodes) and (known[at].absent or known[at].constants):
+                _record_constants(node, known[at], ledger.calls.setdefault(place.key, Call()))
+            if len(known) == len(nodes) and not _same(known[at].scope, scope):
+                scope = known[at].scope
                 ledger.calls.setdefault(place.key, Call()).scopes[str(node.name)] = (
                     "" if scope is None else format_scope(scope)
                 )
@@ -103,6 +132,13 @@ def record_differences(model: ir.Model, ledger: Ledger, before: Runs) -> None:
                 places.append(_entered(callee, node, scope, ledger))
     for key in ledger.calls.keys() - reached:
         del ledger.calls[key]
+
+
+def _record_constants(node: ir.Node, run: _Run, call: Call) -> None:
+    if run.absent and node.name not in call.absent:
+        call.absent.append(str(node.name))
+    if run.constants:
+        call.constants[str(node.name)] = run.constants
 
 
 def _same(scope: Scope | None, other: Scope | None) -> bool:

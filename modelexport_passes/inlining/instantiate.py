@@ -11,6 +11,7 @@ from modelexport_passes.errors import ModelExportError
 from modelexport_passes.fast_nodes import copy_node, copy_value
 from modelexport_passes.inlining.body import Body, Description, Part, parts_of
 from modelexport_passes.inlining.originals import Originals
+from modelexport_passes.inlining.stand_ins import without_stand_ins
 from modelexport_passes.scopes.compose import scope_in_call
 from modelexport_passes.scopes.ledger import ORIGIN_KEY, Call, Ledger
 from modelexport_passes.scopes.scope import SCOPE_KEY, Scope, format_frames, format_scope
@@ -191,6 +192,8 @@ class _BodyCopy:
         self._scope = scope
         self._prefix = f"{prefix}/"
         self._particular = instantiation.particular(call, scope, site)
+        restored = without_stand_ins(body.function, self._particular) if site.originals is not None else Call()
+        self._absent, self._constants = frozenset(restored.absent), restored.constants
         self._attributes = {**body.defaults, **attributes}
         self._inherited: dict[str, str] = {}
         if not body.is_module:
@@ -216,6 +219,9 @@ class _BodyCopy:
         """Copy nodes of the body, in order; calls among them are written out in turn."""
         originals, origins = self._site.originals, self._particular.origins
         for part in parts:
+            if self._absent and part.node.name in self._absent:
+                self._values.update(dict.fromkeys(part.node.outputs))
+                continue
             if part.is_call and self._all.selects(part.node, self._place(part).scope):
                 self._expand(part)
                 continue
@@ -245,7 +251,7 @@ class _BodyCopy:
         node = part.node
         instance = self._all.call(
             node,
-            [self._values[value] for value in part.inputs],
+            self._inputs(part),
             {name: resolved for name, attr in node.attributes.items() if (resolved := self._attribute(name, attr))},
             self._site,
             scope=self._place(part).scope,
@@ -259,7 +265,7 @@ class _BodyCopy:
 
     def _clone(self, part: Part) -> ir.Node:
         values = self._values
-        inputs = tuple([values[value] for value in part.inputs])
+        inputs = tuple(self._inputs(part))
         outputs: list[ir.Value] = []
         for value, name in part.outputs:
             copied = values[value] = copy_value(value, self._name_of(value, name) if name else name)
@@ -275,6 +281,19 @@ class _BodyCopy:
         if self._all.node_tags:
             retag([node], self._all.node_tags)
         return node
+
+    def _inputs(self, part: Part) -> list[ir.Value | None]:
+        """What a node of the body reads, at the call."""
+        values = self._values
+        inputs = [values[value] for value in part.inputs]
+        originals = self._site.originals
+        if self._constants and originals is not None:
+            for at, origin in self._constants.get(part.node.name or "", {}).items():
+                inputs[int(at)], constant = originals.recall(origin)
+                if constant is not None:
+                    retag([constant], self._all.tags)
+                    self._nodes.append(constant)
+        return inputs
 
     def _resolved(self, node: ir.Node) -> dict[str, ir.Attr]:
         """The attributes of a node of the body, at the call."""

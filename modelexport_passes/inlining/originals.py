@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from modelexport_passes.scopes.ledger import Ledger
+from modelexport_passes.scopes.ledger import Ledger, parse_tensor
 from modelexport_passes.scopes.scope import parse_scope, set_scope
 from modelexport_passes.scopes.walk import values_read
 from modelexport_passes.unique_names import Names
@@ -78,6 +78,18 @@ class Originals:
         set_scope(copy, parse_scope(original.scope) if original.scope else None)
         self._found[name] = copy.outputs
         return None
+
+    def recall(self, name: str) -> tuple[ir.Value, ir.Node | None]:
+        """A constant of which there may be no copy, and its node if that is to be put in the graph."""
+        found = self.find(name)
+        if found is not None:
+            return found[0], None
+        tensor = parse_tensor(self._ledger.originals[name].value)
+        constant = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)])
+        output = constant.outputs[0]
+        output.type, output.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+        initializer = self.restore(name, constant)
+        return (output, constant) if initializer is None else (initializer, None)
 
     def _restore_initializer(self, name: str, copy: ir.Node) -> ir.Value:
         value = copy.outputs[0]

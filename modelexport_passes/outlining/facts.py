@@ -8,7 +8,7 @@ from typing import cast
 
 import onnx_ir as ir
 
-from modelexport_passes.outlining.flow import Op
+from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.plan import FunctionPlan, OutlinePlan
 from modelexport_passes.outlining.regions import Frames, Region
@@ -24,6 +24,7 @@ from modelexport_passes.scopes.ledger import (
     Ledger,
     Original,
     call_key,
+    format_tensor,
     read_ledger,
     write_ledger,
 )
@@ -48,6 +49,8 @@ def record(model: ir.Model, plan: OutlinePlan, made: Made) -> None:
             _record_original(op, ledger)
     for function in plan.functions:
         _record_function(model, function, plan.bodies, made, ledger)
+    if plan.bodies.folded:
+        _record_unfolded(plan, made, ledger)
     for item in plan.bodies.layout[plan.bodies.root]:
         if isinstance(item, Region):
             set_scope(made[item], Scope(item.frames, _source(item, plan.bodies)))
@@ -56,13 +59,16 @@ def record(model: ir.Model, plan: OutlinePlan, made: Made) -> None:
 
 def _record_original(op: Op, ledger: Ledger) -> None:
     assert op.copy_of is not None
-    original = op.copy_of[0].producer
     name = str(op.origin)
-    if original is None:
-        ledger.originals[name] = Original(initializer=True)
-    else:
-        scope = "" if original.scope is None else format_scope(original.scope)
-        ledger.originals[name] = Original(scope, original.node.name or "")
+    known = ledger.originals.get(name, Original())
+    ledger.originals[name] = _original(op.copy_of[0], known.value)
+
+
+def _original(wire: Wire, value: str) -> Original:
+    op = wire.producer
+    if op is None:
+        return Original(initializer=True, value=value)
+    return Original("" if op.scope is None else format_scope(op.scope), op.node.name or "", value=value)
 
 
 def _record_function(model: ir.Model, function: FunctionPlan, bodies: Bodies, made: Made, ledger: Ledger) -> None:
@@ -89,6 +95,35 @@ def _record_function(model: ir.Model, function: FunctionPlan, bodies: Bodies, ma
     if function.state:
         model_function.metadata_props[STATE_KEY] = json.dumps(function.state)
     model_function.metadata_props[CALLS_KEY] = json.dumps([str(region.frame) for region in instances])
+
+
+def _record_unfolded(plan: OutlinePlan, made: Made, ledger: Ledger) -> None:
+    """Note for each call the operations that only stand in, and the constants that it has instead."""
+    bodies = plan.bodies
+    order = {function.group: function.order for function in plan.functions}
+    for group in bodies.groups:
+        for region in group.instances:
+            for item, first in zip(bodies.layout[region], bodies.layout[group.body], strict=True):
+                stands_in = isinstance(item, Op) and item.stands_in
+                if not stands_in and item not in bodies.folded:
+                    continue
+                name = str(made[first].name)
+                call = ledger.calls.setdefault(call_key(region.frames, region.part), Call())
+                if stands_in:
+                    call.absent.append(name)
+                slots = range(len(item.ins)) if isinstance(item, Op) else order[bodies.group_of[item]]
+                for folded in bodies.folded.get(item, ()):
+                    origin = _record_folded(folded.constant, ledger)
+                    inputs = call.constants.setdefault(name, {})
+                    inputs.update((str(at), origin) for at, slot in enumerate(slots) if slot == folded.slot)
+
+
+def _record_folded(constant: Op, ledger: Ledger) -> str:
+    """Note a constant that is in no body; returns its name."""
+    wire = (constant.copy_of or constant.outs)[0]
+    name = str(wire.value.name)
+    ledger.originals[name] = _original(wire, format_tensor(constant.node.attributes["value"].as_tensor()))
+    return name
 
 
 class _Instance:

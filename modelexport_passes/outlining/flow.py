@@ -57,11 +57,12 @@ class Op:
         constant: it computes a small value from constants alone.
         withdrawn: nothing reads it where it was: its clones serve all readers.
         weight: number of operations that it stands for: those of its function, for a call.
+        stands_in: the model has it not: it computes what the module that it is in has as a constant.
     """
 
     __slots__ = (
         "captured", "captures", "constant", "copy_of", "has_bodies", "ins", "local_frames", "node", "order",
-        "outs", "reads", "region", "scope", "weight", "withdrawn",
+        "outs", "reads", "region", "scope", "stands_in", "weight", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, node: ir.Node, order: int, region: Region, scope: Scope | None) -> None:
@@ -80,11 +81,17 @@ class Op:
         self.constant = False
         self.withdrawn = False
         self.weight = 1
+        self.stands_in = False
 
     @property
     def origin(self) -> str | None:
         """Name of the value that this operation makes a copy of."""
         return None if self.copy_of is None else self.copy_of[0].value.name
+
+    @property
+    def is_added(self) -> bool:
+        """Whether the model has other operations, of which this has the names."""
+        return self.stands_in or self.copy_of is not None
 
     @property
     def frames(self) -> tuple[Frame, ...]:

@@ -49,7 +49,7 @@ def lay_out(every: Sequence[Op], root: Region) -> tuple[dict[Region, list[Item]]
         layout: dict[Region, list[Item]] = {}
         stuck: list[tuple[Edges, list[Item]]] = []
         for region, items in levels.items():
-            order = _topological_order(items, edges[region]) if region in edges else items
+            order = topological_order(items, edges[region]) if region in edges else items
             layout[region] = order if region is root else _constants_before_readers(order)
             if len(order) < len(items):
                 placed = set(order)
@@ -130,7 +130,7 @@ def _item_at(op: Op, level: Region) -> Item:
     return region
 
 
-def _topological_order(items: Sequence[Item], edges: Edges) -> list[Item]:
+def topological_order(items: Sequence[Item], edges: Edges) -> list[Item]:
     """Kahn's algorithm, the earliest of ``items`` first; shorter than ``items`` if there is a cycle."""
     waiting: dict[Item, int] = dict.fromkeys(items, 0)
     for followers in edges.values():

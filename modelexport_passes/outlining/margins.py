@@ -71,8 +71,11 @@ class Leaving(NamedTuple):
     behind: list[Op]
 
 
-def find_margin(regions: Iterable[Region], bodies: Bodies) -> Margin:
-    """The margin that all of these regions have, whose bodies are equal."""
+def find_margin(regions: Iterable[Region], bodies: Bodies, *, through_shapes: bool = False) -> Margin:
+    """The margin that all of these regions have, whose bodies are equal.
+
+    ``through_shapes``: as if the shape of everything were known before the call.
+    """
     first, *others = [bodies.layout[region] for region in regions]
     light = _light(first)
     for items in others:  # what is a weight in one may be an activation in another
@@ -80,7 +83,8 @@ def find_margin(regions: Iterable[Region], bodies: Bodies) -> Margin:
     work: set[Wire | None] = set()
     front: set[int] = set()
     for at, item in enumerate(first):
-        if at in light and work.isdisjoint(bodies.reads_of(item)):
+        known = through_shapes and isinstance(item, Op) and item.node.op_type == "Shape"
+        if at in light and (known or work.isdisjoint(bodies.reads_of(item))):
             front.add(at)
         else:
             work.update(bodies.results_of(item))

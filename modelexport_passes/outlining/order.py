@@ -80,7 +80,7 @@ def _unite(keys: Sequence[Hashable], alike: Alike, bodies: Bodies) -> list[Hasha
     numbers: dict[Hashable, int] = {}
     found: dict[Hashable, list[_Member]] = defaultdict(list)
     for key in keys:
-        order, form = _canonical_form(bodies.layout[alike[key][0]], (), bodies, numbers)
+        order, form = canonical_form(bodies.layout[alike[key][0]], (), bodies, numbers)
         found[form].append(_Member(key, order))
     for members in found.values():
         if len(members) > 1:
@@ -96,7 +96,7 @@ def _unite_but_for_margins(keys: Sequence[Hashable], alike: Alike, bodies: Bodie
     for key in keys:
         margin = find_margin(alike[key], bodies)
         items = bodies.layout[alike[key][0]]
-        order, form = _canonical_form(items, margin.all, bodies, numbers)
+        order, form = canonical_form(items, margin.all, bodies, numbers)
         if order:
             found[form].append(_Member(key, order, margin))
         else:
@@ -172,7 +172,7 @@ def _take_order_of_first(
         alike[first.key] += alike.pop(member.key)
 
 
-def _canonical_form(
+def canonical_form(
     items: Sequence[Item], left_out: Collection[int], bodies: Bodies, numbers: dict[Hashable, int]
 ) -> tuple[list[int], Hashable]:
     """Positions of the items in an order that their structure decides, and the body in that order.

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from modelexport_passes.outlining.boundary import find_results
 from modelexport_passes.outlining.explain import NearMiss, near_misses
 from modelexport_passes.outlining.flow import Op, read_graph
+from modelexport_passes.outlining.known_values import KnownValues
 from modelexport_passes.outlining.layout import Obstacle, dissolve, lay_out
 from modelexport_passes.outlining.naming import Formal, function_identity, name_formals
 from modelexport_passes.outlining.placement import repair
@@ -108,10 +109,15 @@ def plan_outline(
     """
     found_state = (state or StateRules({})).find(graph)
     few: set[Frames] = set()
+    unfold = likeness.lift != "never"
     while True:
         plan = _plan(
-            graph, selection, taken, own_calls, few, found_state, likeness=likeness, split=split, min_nodes=min_nodes
-        )
+            graph, selection, taken, own_calls, few, found_state, likeness,
+            split=split, min_nodes=min_nodes, unfold=unfold,
+        )  # fmt: skip
+        if plan.bodies.folded and _has_stand_ins(plan.bodies):
+            unfold = False
+            continue
         found = {
             region.frames
             for group in plan.bodies.groups
@@ -134,6 +140,7 @@ def _plan(
     *,
     split: bool,
     min_nodes: int,
+    unfold: bool,
 ) -> OutlinePlan:
     root = Region((), None)
     ops = read_graph(graph, root)
@@ -164,8 +171,14 @@ def _plan(
         obstacles += more
     splits = number_parts(layout, root, obstacles) if split else []
     bodies = Bodies(root, layout, results, likeness)
-    share(bodies)
+    share(bodies, KnownValues(graph.opset_imports) if unfold else None)
     return OutlinePlan(ops, bodies, _name_functions(bodies, taken, state), [] if split else obstacles, splits)
+
+
+def _has_stand_ins(bodies: Bodies) -> bool:
+    """Whether operations that stand in for others came to lie in the main graph, where inlining could not tell them."""
+    items = bodies.layout[bodies.root]
+    return any(item in bodies.folded or (isinstance(item, Op) and item.stands_in) for item in items)
 
 
 def _small(ops: Sequence[Op], min_nodes: int) -> list[Region]:

@@ -149,8 +149,8 @@ class _Body:
         items = self._bodies.layout[region]
         self._path = region.frame.path if region.frames else ""
         self._slots = None if slots is None else iter(slots)
-        lasting = [item for item in items if not (isinstance(item, Op) and item.copy_of is not None)]
-        # Nodes and values that only move keep their names; calls and copies take what is left.
+        lasting = [item for item in items if not (isinstance(item, Op) and item.is_added)]
+        # Nodes and values that only move keep their names; calls, copies and stand-ins take what is left.
         self._value_names = Names({*self._taken, *self._bodies.value_names(lasting)})
         self._node_names = Names(name for item in lasting if isinstance(item, Op) and (name := item.node.name))
         self._kept_names: set[str] = set()
@@ -175,10 +175,11 @@ class _Body:
         else:
             inputs = [None if wire is None else self._read(wire) for wire in op.ins]
             node = copy_node(op.node, inputs)
+        if op.is_added:
             for value in node.outputs:
                 value.name = self._value_names.take(str(value.name))
         for owned in owned_nodes([node]) if op.has_bodies else (node,):
-            owned.name = self._node_name(owned, moved=op.copy_of is None and owned is node)
+            owned.name = self._node_name(owned, moved=not op.is_added and owned is node)
         self.values.update(zip(op.outs, node.outputs, strict=True))
         return node
 

@@ -24,11 +24,13 @@ from modelexport_passes.outlining.canonical import (
     weight_kind,
 )
 from modelexport_passes.outlining.flow import Op, Wire
+from modelexport_passes.outlining.known_values import KnownValues
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.margins import Leaving
 from modelexport_passes.outlining.order import unite_up_to_order
 from modelexport_passes.outlining.placement import return_to_original
 from modelexport_passes.outlining.regions import Region
+from modelexport_passes.outlining.unfolding import Folded, unfold
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 
 Column = tuple[Wire, ...]
@@ -87,6 +89,7 @@ class Bodies:
         actuals: region -> what its call passes, one wire per formal input.
         attributes: region -> the attributes that its call passes, where it passes any.
         likeness: in what regions that share may differ.
+        folded: operation or call -> the constants that it had where it now takes the result of stand-ins.
     """
 
     root: Region
@@ -97,6 +100,7 @@ class Bodies:
     group_of: dict[Region, Group] = field(default_factory=dict[Region, Group])
     actuals: dict[Region, list[Wire]] = field(default_factory=dict[Region, list[Wire]])
     attributes: dict[Region, Given] = field(default_factory=dict[Region, Given])
+    folded: dict[Item, list[Folded]] = field(default_factory=dict["Item", "list[Folded]"])
     _keys: dict[tuple[str | int, ...], Hashable] = field(default_factory=dict["tuple[str | int, ...]", Hashable])
 
     def reads_of(self, item: Item) -> Sequence[Wire | None]:
@@ -150,13 +154,18 @@ class Bodies:
         return ordered
 
 
-def share(bodies: Bodies) -> None:
-    """Group the regions and find the inputs of each call."""
+def share(bodies: Bodies, known: KnownValues | None) -> None:
+    """Group the regions and find the inputs of each call.
+
+    Args:
+        bodies: the regions.
+        known: proves that what one computes is what another has as a constant; nothing is proven if None.
+    """
     lift = bodies.likeness.lift != "never"
     for level in _levels(bodies):
-        alike: dict[Hashable, list[Region]] = defaultdict(list)
-        for region in level:
-            alike[_body_key(region, bodies)].append(region)
+        alike = _alike(level, bodies)
+        if known is not None and unfold(alike, bodies, known):
+            alike = _alike(level, bodies)
         moved = unite_up_to_order(alike, level, bodies, margins=lift)
         if moved:
             _move_to_callers(moved, bodies)
@@ -179,6 +188,13 @@ def _levels(bodies: Bodies) -> list[list[Region]]:
     for region in ordered:
         levels[heights[region]].append(region)
     return levels
+
+
+def _alike(level: Iterable[Region], bodies: Bodies) -> dict[Hashable, list[Region]]:
+    alike: dict[Hashable, list[Region]] = defaultdict(list)
+    for region in level:
+        alike[_body_key(region, bodies)].append(region)
+    return alike
 
 
 def _body_key(region: Region, bodies: Bodies) -> Hashable:

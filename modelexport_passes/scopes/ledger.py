@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from modelexport_passes.scopes.scope import Frame, format_frames
@@ -66,11 +67,15 @@ class Call:
         bases: path -> index of its first call inside, where not zero.
         scopes: name of a node in the body -> its absolute scope, where the relative one in the body is not this call's.
         origins: name of a node in the body -> its origin, where it is not the one in the body; "" for none.
+        absent: names of nodes in the body that the call does without: it has constants for what they compute.
+        constants: name of a node in the body -> number of an input -> origin of the constant that it is at this call.
     """
 
     bases: dict[str, int] = field(default_factory=dict[str, int])
     scopes: dict[str, str] = field(default_factory=dict[str, str])
     origins: dict[str, str] = field(default_factory=dict[str, str])
+    absent: list[str] = field(default_factory=list[str])
+    constants: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
 
 
 @dataclass
@@ -81,11 +86,13 @@ class Original:
         scope: scope of its operation; "" if unknown.
         node: name of its operation.
         initializer: it was no operation's but an initializer.
+        value: what it holds, as `format_tensor` writes it, if there may be no copy; else "".
     """
 
     scope: str = ""
     node: str = ""
     initializer: bool = False
+    value: str = ""
 
 
 @dataclass
@@ -100,6 +107,20 @@ class Ledger:
         if not self.calls:
             return Call()
         return self.calls.get(call_key(frames, part_of(call))) or Call()
+
+
+def format_tensor(tensor: ir.TensorProtocol) -> str:
+    """A small tensor as text: dtype, shape and bytes."""
+    return f"{tensor.dtype.name}[{','.join(map(str, tensor.shape.numpy()))}]{tensor.tobytes().hex()}"
+
+
+def parse_tensor(text: str) -> ir.TensorProtocol:
+    """The tensor of integers that `format_tensor` wrote."""
+    dtype, _, rest = text.partition("[")
+    shape, _, data = rest.partition("]")
+    element = ir.DataType[dtype]
+    array = np.frombuffer(bytes.fromhex(data), element.numpy().newbyteorder("<"))
+    return ir.Tensor(array.astype(element.numpy()).reshape([int(size) for size in shape.split(",") if size]))
 
 
 def read_ledger(model: ir.Model) -> Ledger:

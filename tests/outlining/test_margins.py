@@ -118,8 +118,8 @@ def test_margins_go_out_through_all_modules_around() -> None:
 @pytest.mark.parametrize(
     ("text", "scopes"),
     [
-        # The shape is that of what the layer has made: it is not there before the call.
-        (FOLDED.replace("s = Shape(m)", "s = Shape(d)"), FOLDED_SCOPES),
+        # The shape is that of what the layer has made, and not known: it is not there before the call.
+        (FOLDED.replace("s = Shape(m)", "s = Shape(d)").replace("float[2,3] x", "float[N,3] x"), FOLDED_SCOPES),
         # Softmax is a layer's work.
         (MOVED.replace("t = Transpose <perm = [1, 0]> (x)", "t0 = Softmax(x)  t = Transpose <perm = [1, 0]> (t0)"),
          {**MOVED_SCOPES, "t0": FIRST}),

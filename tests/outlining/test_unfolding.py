@@ -1,0 +1,170 @@
+"""A shape that one layer has as a constant and the next computes from what it made: both compute it, if proven."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import modelexport_passes as mx
+from modelexport_passes.outlining.flow import read_graph
+from modelexport_passes.outlining.known_values import KnownValues
+from modelexport_passes.outlining.regions import Region
+from modelexport_passes.scopes.ledger import format_tensor, parse_tensor, read_ledger
+from modelexport_passes.surgery.upkeep import LedgerUpkeep
+from tests.outlining.test_outline import X, outlined
+from tests.scoped_models import fingerprint, function_calls, run, scoped
+
+FIRST, SECOND = "/Net/Block.layers.0", "/Net/Block.layers.1"
+
+FOLDED = """
+g (float[2,3] x) => (float[2,3] y)
+<float[3,3] layers.0.weight = {1, 2, 3, 4, 5, 6, 7, 8, 9}, float[3,3] layers.1.weight = {3, 2, 3, 1, 5, 6, 7, 1, 9}> {
+    a = MatMul(x, layers.0.weight)
+    k = Constant <value = int64[3] {2, 3, 1}> ()
+    b = Reshape(a, k)
+    c = Softmax <axis = -1> (b)
+    l = Constant <value = int64[2] {2, 3}> ()
+    m = Reshape(c, l)
+    d = MatMul(m, layers.1.weight)
+    s = Shape(d)
+    i = Constant <value = int64[1] {0}> ()
+    n = Gather <axis = 0> (s, i)
+    r = Constant <value = int64[2] {3, 1}> ()
+    q = Concat <axis = 0> (n, r)
+    e = Reshape(d, q)
+    f = Softmax <axis = -1> (e)
+    o = Constant <value = int64[2] {2, 3}> ()
+    y = Reshape(f, o)
+}
+"""
+"""Layer 1 computes the shape of its product; in layer 0 it is folded."""
+
+SCOPES = dict.fromkeys("akbclm", FIRST) | dict.fromkeys("dsinrqefoy", SECOND)
+IN_ATTENTION = {name: f"{scope}/Attention.attn" if name in "bcef" else scope for name, scope in SCOPES.items()}
+"""The shape is computed in the layer, and read in a module of it."""
+
+
+def test_what_is_proven_equal_is_computed_in_both() -> None:
+    """Layer 0 takes stand-ins for what the exporter folded; inlining gives it its constant back (in `outlined`)."""
+    model = outlined(FOLDED, SCOPES)
+    assert set(function_calls(model)) == {"Block"}
+    assert [node.op_type for node in model.graph] == ["Block", "Block"]
+    assert "Shape" in [node.op_type for node in model.functions["pkg", "Block", ""]]
+
+
+def test_an_initializer_comes_back_as_one() -> None:
+    """An optimizer folds shapes to initializers."""
+    text = FOLDED.replace("k = Constant <value = int64[3] {2, 3, 1}> ()", "")
+    text = text.replace("7, 1, 9}> {", "7, 1, 9}, int64[3] k = {2, 3, 1}> {")
+    scopes = {name: scope for name, scope in SCOPES.items() if name != "k"}
+    assert set(function_calls(outlined(text, scopes))) == {"Block"}
+
+
+def test_a_module_inside_may_be_what_reads_the_shape() -> None:
+    """A call inside takes the shape as an input."""
+    assert set(function_calls(outlined(FOLDED, IN_ATTENTION))) == {"Block", "Attention"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        FOLDED.replace("{2, 3, 1}", "{3, 2, 1}"),
+        FOLDED.replace("float[2,3] x", "float[N,3] x"),
+        FOLDED.replace(
+            "m = Reshape(c, l)",
+            "t = Reshape(c, l)  u = Cast <to = 1> (k)  v = ReduceSum <keepdims = 0> (u)  m = Add(t, v)",
+        ),
+    ],
+    ids=["another", "unknown", "otherwise used"],
+)
+def test_what_is_not_proven_keeps_bodies_apart(text: str) -> None:
+    """The computed shape is another, or depends on the input; or the constant is needed for something else."""
+    scopes = SCOPES | dict.fromkeys("tuv", FIRST)
+    assert set(function_calls(outlined(text, scopes))) == {"Block", "Block_1"}
+
+
+@pytest.mark.parametrize("first", ["*.Attention", "*.Block"])
+def test_constants_come_back_also_step_by_step(first: str) -> None:
+    """What is written out in a function that stays is remembered for the calls of that."""
+    model = scoped(FOLDED, IN_ATTENTION)
+    before, kept = run(model, X), fingerprint(model)
+    mx.Outline()(model)
+    mx.Inline(modules=[first])(model)
+    assert run(model, X) == before
+    mx.Inline()(model)
+    assert run(model, X) == before
+    assert fingerprint(model) == kept
+
+
+def test_a_body_that_changed_computes_at_every_call() -> None:
+    """What reads a stand-in now, the ledger does not know of: nothing is left out."""
+    model = scoped(FOLDED, SCOPES)
+    before = run(model, X)
+    mx.Outline()(model)
+    body = model.functions["pkg", "Block", ""]
+    reader = next(node for node in body if node.op_type == "Reshape" and node.inputs[1].producer().op_type == "Concat")
+    copied = ir.Node("", "Identity", [reader.inputs[1]], name="between")
+    copied.outputs[0].name = "between"
+    reader.replace_input_with(1, copied.outputs[0])
+    body.graph.insert_before(reader, [copied])
+    mx.Inline()(model)
+    assert run(model, X) == before
+    assert [node.op_type for node in model.graph].count("Shape") == 2
+
+
+def test_the_ledger_forgets_constants_of_bodies_that_a_pass_changes() -> None:
+    """A pass may let a body compute something else under the same names."""
+    model = scoped(FOLDED, SCOPES)
+    mx.Outline()(model)
+    assert any(call.absent and call.constants for call in read_ledger(model).calls.values())
+    upkeep = LedgerUpkeep(model)
+    upkeep.follow({key: {str(node.name): str(node.name) for node in body} for key, body in model.functions.items()})
+    assert not any(call.absent or call.constants for call in read_ledger(model).calls.values())
+
+
+KNOWN = """
+g (float[2,3,N] x, int64[2] given) => (int64[2] y) {
+    s = Shape(x)
+    part = Shape <start = 0, end = 2> (x)
+    i = Constant <value = int64[1] {1}> ()
+    three = Gather <axis = 0> (part, i)
+    minus = Neg(three)
+    two = Constant <value = int64[1] {2}> ()
+    half = Div(three, two)
+    negative = Div(minus, two)
+    sum = Add(given, three)
+    flat = Flatten(x)
+    moved = Transpose <perm = [1, 0, 2]> (x)
+    turned = Shape <end = 2> (moved)
+    drawn = RandomUniformLike(x)
+    z = Shape <end = 1> (drawn)
+    float = Cast <to = 1> (three)
+    y = Add(given, turned)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("s", None), ("part", [2, 3]), ("three", [3]), ("half", [1]), ("negative", None), ("sum", None),
+        ("turned", [3, 2]), ("z", None), ("float", None), ("given", None),
+    ],
+)  # fmt: skip
+def test_what_is_known_before_anything_runs(name: str, expected: list[int] | None) -> None:
+    """Sizes are, and what is computed of them in integers; nothing that depends on inputs, or on how runtimes round."""
+    model = scoped(KNOWN, {})
+    ops = read_graph(model.graph, Region((), None))
+    wires = {wire.value.name: wire for op in ops for wire in (*op.reads, *op.outs)}
+    content = KnownValues(model.graph.opset_imports).content(wires[name])
+    assert (None if content is None else content.tolist()) == expected
+
+
+@pytest.mark.parametrize(
+    "array", [np.array([1, -2], np.int64), np.array(3, np.int32), np.zeros((0,), np.int64), np.array([[True], [False]])]
+)
+def test_a_small_tensor_is_text_and_back(array: np.ndarray) -> None:
+    """The ledger is JSON."""
+    back = parse_tensor(format_tensor(ir.Tensor(array))).numpy()
+    assert (back.dtype, back.tolist(), back.shape) == (array.dtype, array.tolist(), array.shape)
