@@ -8,7 +8,7 @@ a call does without, and with its constants.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -115,12 +115,12 @@ def record_differences(model: ir.Model, ledger: Ledger, before: Runs) -> None:
         # Not a call that was not there before: of a function that was inside of what is gone.
         known = before.get(place.key, ()) if place.key not in reached else ()
         reached.add(place.key)
+        if len(known) == len(nodes) and any(run.absent or run.constants for run in known):
+            _record_constants(nodes, known, ledger.calls.setdefault(place.key, Call()))
         for at, node in enumerate(nodes):
             scope = scope_of(node)
             if place.function is not None:
                 scope = scope_in_call(node, place.function, place.call, place.differs)
-            if len(known) == len(nodes) and (known[at].absent or known[at].constants):
-                _record_constants(node, known[at], ledger.calls.setdefault(place.key, Call()))
             if len(known) == len(nodes) and not _same(known[at].scope, scope):
                 scope = known[at].scope
                 ledger.calls.setdefault(place.key, Call()).scopes[str(node.name)] = (
@@ -134,11 +134,11 @@ def record_differences(model: ir.Model, ledger: Ledger, before: Runs) -> None:
         del ledger.calls[key]
 
 
-def _record_constants(node: ir.Node, run: _Run, call: Call) -> None:
-    if run.absent and node.name not in call.absent:
-        call.absent.append(str(node.name))
-    if run.constants:
-        call.constants[str(node.name)] = run.constants
+def _record_constants(nodes: Sequence[ir.Node], runs: Sequence[_Run], call: Call) -> None:
+    """Note of a body what one call of it does without, and its constants; calls that had them may be gone from it."""
+    named = [(str(node.name), run) for node, run in zip(nodes, runs, strict=True)]
+    call.absent = [name for name, run in named if run.absent]
+    call.constants = {name: run.constants for name, run in named if run.constants}
 
 
 def _same(scope: Scope | None, other: Scope | None) -> bool:

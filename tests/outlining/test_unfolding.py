@@ -41,8 +41,24 @@ g (float[2,3] x) => (float[2,3] y)
 """Layer 1 computes the shape of its product; in layer 0 it is folded."""
 
 SCOPES = dict.fromkeys("akbclm", FIRST) | dict.fromkeys("dsinrqefoy", SECOND)
-IN_ATTENTION = {name: f"{scope}/Attention.attn" if name in "bcef" else scope for name, scope in SCOPES.items()}
+READ_INSIDE = FOLDED.replace("b = Reshape(a, k)", "t = Tanh(a)  b = Reshape(t, k)").replace(
+    "e = Reshape(d, q)", "u = Tanh(d)  e = Reshape(u, q)"
+)
+READ_INSIDE_SCOPES = {
+    name: f"{scope}/Attention.attn" if name in "tbcuef" else scope
+    for name, scope in (SCOPES | {"t": FIRST, "u": SECOND}).items()
+}
 """The shape is computed in the layer, and read in a module of it."""
+
+ALL_INSIDE = FOLDED.replace("m = Reshape(c, l)", "h = Reshape(c, l)  m = Tanh(h)").replace(
+    "y = Reshape(f, o)", "p = Reshape(f, o)  y = Tanh(p)"
+)
+ALL_INSIDE_SCOPES = {
+    **{name: f"{scope}/Attention.attn" for name, scope in (SCOPES | {"h": FIRST, "p": SECOND}).items()},
+    "m": FIRST,
+    "y": SECOND,
+}
+"""The shape is computed and read in a module of the layer."""
 
 
 def test_what_is_proven_equal_is_computed_in_both() -> None:
@@ -63,7 +79,7 @@ def test_an_initializer_comes_back_as_one() -> None:
 
 def test_a_module_inside_may_be_what_reads_the_shape() -> None:
     """A call inside takes the shape as an input."""
-    assert set(function_calls(outlined(FOLDED, IN_ATTENTION))) == {"Block", "Attention"}
+    assert set(function_calls(outlined(READ_INSIDE, READ_INSIDE_SCOPES))) == {"Block", "Attention"}
 
 
 @pytest.mark.parametrize(
@@ -73,21 +89,29 @@ def test_a_module_inside_may_be_what_reads_the_shape() -> None:
         FOLDED.replace("float[2,3] x", "float[N,3] x"),
         FOLDED.replace(
             "m = Reshape(c, l)",
-            "t = Reshape(c, l)  u = Cast <to = 1> (k)  v = ReduceSum <keepdims = 0> (u)  m = Add(t, v)",
+            "t = Reshape(c, k)  u = Softmax(t)  m = Reshape(u, l)",
+        ).replace(
+            "y = Reshape(f, o)",
+            "v = Constant <value = int64[3] {2, 3, 1}> ()  w = Reshape(f, v)  z = Softmax(w)  y = Reshape(z, o)",
         ),
     ],
     ids=["another", "unknown", "otherwise used"],
 )
 def test_what_is_not_proven_keeps_bodies_apart(text: str) -> None:
     """The computed shape is another, or depends on the input; or the constant is needed for something else."""
-    scopes = SCOPES | dict.fromkeys("tuv", FIRST)
+    scopes = SCOPES | dict.fromkeys("tu", FIRST) | dict.fromkeys("vwz", SECOND)
     assert set(function_calls(outlined(text, scopes))) == {"Block", "Block_1"}
 
 
+@pytest.mark.parametrize(
+    ("text", "scopes"),
+    [(READ_INSIDE, READ_INSIDE_SCOPES), (ALL_INSIDE, ALL_INSIDE_SCOPES)],
+    ids=["read inside", "all inside"],
+)
 @pytest.mark.parametrize("first", ["*.Attention", "*.Block"])
-def test_constants_come_back_also_step_by_step(first: str) -> None:
+def test_constants_come_back_also_step_by_step(first: str, text: str, scopes: dict[str, str]) -> None:
     """What is written out in a function that stays is remembered for the calls of that."""
-    model = scoped(FOLDED, IN_ATTENTION)
+    model = scoped(text, scopes)
     before, kept = run(model, X), fingerprint(model)
     mx.Outline()(model)
     mx.Inline(modules=[first])(model)
