@@ -112,12 +112,14 @@ class _Gaps:
         last: the last one.
         sizes: how many numbers.
         numbers: all of them.
+        largest: the largest of the sizes.
     """
 
     first: list[int] = field(default_factory=list[int])
     last: list[int] = field(default_factory=list[int])
     sizes: list[int] = field(default_factory=list[int])
     numbers: list[int] = field(default_factory=list[int])
+    largest: int = 0
 
     def between(self, first: int, last: int) -> int:
         """How many of the numbers lie between two."""
@@ -159,16 +161,17 @@ def _fits(kinds: Mapping[str, int], missing: Mapping[str, _Gaps], spans: Iterato
     It would have left all its gaps at one spot: no operation stood between its own.
     """
     enough = _AGREEING * len(kinds)
+    fitting = {kind: gaps for kind, count in kinds.items() if (gaps := missing.get(kind)) and gaps.largest >= count}
+    if len(fitting) < enough:
+        return False
     for span in spans:
         marks: list[tuple[int, int]] = []
-        for kind, count in kinds.items():
-            gaps = missing.get(kind)
-            within = range(0) if gaps is None else gaps.within(span)
+        for kind, gaps in fitting.items():
+            within = gaps.within(span)
             if len(within) > _SPOTS:
                 return True
             for gap in within:
-                assert gaps is not None
-                if gaps.sizes[gap] >= count:
+                if gaps.sizes[gap] >= kinds[kind]:
                     marks += (gaps.first[gap], 1), (gaps.last[gap] + 1, -1)
         if max(accumulate((step for _, step in sorted(marks)), initial=0)) >= enough:
             return True
@@ -208,6 +211,7 @@ def _between(numbers: Sequence[int], places: Sequence[_Span]) -> _Gaps:
             gaps.last.append(ends[place] - 1)
             gaps.sizes.append(number - before - 1)
             gaps.numbers += range(before + 1, number)
+    gaps.largest = max(gaps.sizes, default=0)
     return gaps
 
 
