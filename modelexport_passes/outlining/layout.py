@@ -69,16 +69,26 @@ def _by_position(ops: Iterable[Op]) -> list[Op]:
 
 
 def _items(ops: Iterable[Op], root: Region) -> dict[Region, list[Item]]:
-    """The items of each region, in the order in which they begin; ``ops`` are in order."""
+    """The items of each region, in the order in which they begin; ``ops`` are in order.
+
+    A call begins with its first operation that is no constant: these may be copies of one that stands anywhere.
+    """
     items: dict[Region, list[Item]] = {root: []}
-    for op in ops:
-        item: Item = op
-        region = op.region
-        while region not in items:
-            items[region] = [item]
+    begun = {root}
+
+    def begin(region: Region) -> None:
+        while region not in begun:
+            begun.add(region)
             assert region.parent is not None
-            item, region = region, region.parent
-        items[region].append(item)
+            items.setdefault(region.parent, []).append(region)
+            region = region.parent
+
+    for op in ops:
+        items.setdefault(op.region, []).append(op)
+        if op.region not in begun and not op.constant:
+            begin(op.region)
+    for region in list(items):
+        begin(region)
     return items
 
 

@@ -122,3 +122,18 @@ def test_another_wiring_is_another_body(second: str) -> None:
     text = REORDERED.replace("d = Exp(c)\n    e = Neg(c)\n    y = Sub(e, d)", second)
     model = outlined(text, BLOCKS)
     assert set(function_calls(model)) == {"Block", "Block_1"}
+
+
+def test_a_call_stands_where_its_first_operation_stood() -> None:
+    """Not where a constant stood that it has a copy of: the order of the file is kept where it can be."""
+    text = """
+    g (float[2,3] x) => (float[2,3] y) {
+        two = Constant <value = float {2.0}> ()
+        a = Neg(x)
+        b = Mul(x, two)
+        c = Exp(b)
+        y = Add(a, c)
+    }
+    """
+    model = outlined(text, {"two": "/Net", "a": "/Net", **dict.fromkeys("bc", "/Net/Block.block"), "y": "/Net"})
+    assert [node.op_type for node in model.graph] == ["Neg", "Block", "Add"]
