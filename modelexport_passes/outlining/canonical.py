@@ -57,6 +57,13 @@ def constant_content(op: Op) -> Key:
     return _attribute_value(attribute, {})
 
 
+def hold_the_same(constants: Sequence[Op]) -> bool:
+    """Whether Constants of one kind hold the same."""
+    # What a file says of many is one object in all of them (`exporting.reader`).
+    distinct = {id(value): op for op in constants for value in op.node.attributes.data.values()}
+    return len(distinct) == 1 or len({constant_content(op) for op in distinct.values()}) == 1
+
+
 def _constant_attribute(op: Op) -> tuple[str, ir.Attr]:
     ((name, attribute),) = op.node.attributes.data.items()
     return name, attribute

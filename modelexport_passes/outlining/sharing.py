@@ -17,7 +17,7 @@ from modelexport_passes.outlining.attributes import Given, differing, liftable
 from modelexport_passes.outlining.canonical import (
     Kind,
     common_kinds,
-    constant_content,
+    hold_the_same,
     is_constant,
     kind_of,
     operator_key,
@@ -296,7 +296,7 @@ def _lift_differing(groups: Iterable[Sequence[Region]], bodies: Bodies) -> None:
             if not (isinstance(row[0], Op) and is_constant(row[0])):
                 continue
             constants = [item for item in row if isinstance(item, Op) and is_constant(item)]
-            if len(constants) == len(row) and len({constant_content(op) for op in constants}) > 1:
+            if len(constants) == len(row) and not hold_the_same(constants):
                 for region, op in zip(instances, constants, strict=True):
                     moved.setdefault(region, Leaving([], [])).before.append(op)
     if moved:
