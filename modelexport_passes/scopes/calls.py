@@ -156,6 +156,8 @@ def _joined(events: Sequence[Event], runs: Sequence[list[int]]) -> list[list[int
 
     Exporters move an operation now and then, and a moved one interrupts the stretch that it comes to stand in.
     """
+    if len(runs) == 1:
+        return [*runs]
     last_run: dict[tuple[tuple[str, ...], int], int] = {}
     for place, run in enumerate(runs):
         for index in run:

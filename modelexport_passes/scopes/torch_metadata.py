@@ -39,20 +39,24 @@ def module_path(path: str) -> str:
 def fx_node_name(node: ir.Node) -> str | None:
     """The fx node that this node was translated from, if the exporter says so."""
     text = node.metadata_props.get(NAME_SCOPES)
-    if text is None:
-        return None
+    return None if text is None else _last(text)
+
+
+def _last(text: str) -> str | None:
+    """The last item of a list."""
     if text.endswith("']") and '"' not in text and "\\" not in text:
-        return text[:-2].rpartition("'")[2]  # the usual, in a tenth of the time
+        return text[text.rfind("'", 0, -2) + 1 : -2]  # the usual, in a tenth of the time
     items = literal_list(text)
     return items[-1] if items else None
 
 
 def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> dict[ir.Node, Scope]:
     """The scope of each node whose metadata tells its modules, calls numbered in the order of the graph."""
-    told = {node: frames for node in nodes if (frames := frames_from_metadata(node) or frames_from_builder(node))}
+    told = _told(nodes)
     if not told:
         return {}
-    fused = {node: owner for node in told if (owner := _kernel_owner(node, owners)) is not None}
+    made = [node for node in told if RULE_NAME in node.metadata_props]
+    fused = {node: owner for node in made if (owner := _kernel_owner(node, owners)) is not None}
     norms = {node: told[node] for node in fused}
     told |= {node: frames_of_owner(told[node], owner) for node, owner in fused.items()}
     classes = {frame.path: frame.class_name for frames in told.values() for frame in frames}
@@ -60,7 +64,7 @@ def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> d
     root, innermost = call_tree(events)
     paths = _paths(root, events)
     classes |= {path: classes[call.key] for call, path in paths.items() if path not in classes}
-    dropped = dropped_calls(root, [fx_node_name(node) for node in told])
+    dropped = dropped_calls(root, _fx_names(told))
     framed = call_frames(root, innermost, paths, classes, dropped)
     # One object for all operations of a call: 100 000 operations have a few hundred.
     shared = {
@@ -74,6 +78,30 @@ def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> d
     return scopes
 
 
+def _told(nodes: Iterable[ir.Node]) -> dict[ir.Node, tuple[Frame, ...]]:
+    """The modules that the metadata on each node tells, where it tells any."""
+    told: dict[ir.Node, tuple[Frame, ...]] = {}
+    # What follows each other is mostly made of one fx node, and says the same: it is read once.
+    before: tuple[str | None, str | None] = (None, None)
+    frames: tuple[Frame, ...] = ()
+    for node in nodes:
+        metadata = node.metadata_props
+        texts = metadata.get(NAME_SCOPES), metadata.get(CLASS_HIERARCHY)
+        if texts != before:
+            before, frames = texts, frames_from_metadata(node)
+        found = frames or frames_from_builder(node)
+        if found:
+            told[node] = found
+    return told
+
+
+def _fx_names(nodes: Iterable[ir.Node]) -> list[str | None]:
+    """`fx_node_name` of each, each text read once."""
+    texts = [node.metadata_props.get(NAME_SCOPES) for node in nodes]
+    known = {text: None if text is None else _last(text) for text in set(texts)}
+    return [known[text] for text in texts]
+
+
 def _events(told: Mapping[ir.Node, tuple[Frame, ...]], owners: ParameterOwners) -> list[Event]:
     read = {node: owners.read(node) for node in told}
     readers = Counter(value for values in read.values() for value in values)
@@ -85,18 +113,16 @@ def _events(told: Mapping[ir.Node, tuple[Frame, ...]], owners: ParameterOwners) 
         if frames is not before:
             before, chain = frames, tuple([frame.path for frame in frames[1:]])
         reads = read[node]
-        # A parameter that several read may be tied, or one that the optimizer kept for all that are equal.
-        own = [owner for value in reads if readers[value] == 1 and (owner := owners.owner(value)) is not None]
-        events.append(
-            Event(
-                chain,
-                kind=node.op_type,
-                reads=tuple([value.name for value in reads]) if reads else (),
-                ends=node.op_type != "Constant",
-                hints=tuple([_hint(own, path) for path in chain]) if own else (),
-                places=traces.places(_trace(node), len(frames)),
-            )
-        )
+        kind = node.op_type
+        event = Event(chain, kind=kind, ends=kind != "Constant")
+        if reads:
+            event.reads = tuple([value.name for value in reads])
+            # A parameter that several read may be tied, or one that the optimizer kept for all that are equal.
+            own = [owner for value in reads if readers[value] == 1 and (owner := owners.owner(value)) is not None]
+            event.hints = tuple([_hint(own, path) for path in chain]) if own else ()
+        if STACK_TRACE in node.metadata_props:
+            event.places = traces.places(_trace(node), len(frames))
+        events.append(event)
     return events
 
 
@@ -138,8 +164,6 @@ def _paths(root: Call, events: Sequence[Event]) -> dict[Call, str]:
 
 
 def _kernel_owner(node: ir.Node, owners: ParameterOwners) -> str | None:
-    if RULE_NAME not in node.metadata_props:
-        return None
     kernel = fused_kernel(node)
     return None if kernel is None else owners.owner(kernel)
 
