@@ -36,6 +36,8 @@ _FIELDS_ARE_KNOWN = (
     and set(vars(_graph_containers.Attributes((), owner=ir.Node("", "", ())))) == {"_owner", "data"}
 )  # fmt: skip
 
+_Node, _Value, _TensorType = ir.Node, ir.Value, ir.TensorType
+_Attributes, _Usage, _LinkBox = _graph_containers.Attributes, _core.Usage, _linked_list._LinkBox
 _new = object.__new__
 _new_usage = cast("Callable[[type[_core.Usage], tuple[ir.Node, int]], _core.Usage]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 
@@ -72,8 +74,8 @@ def make_node(
             domain, op_type, inputs, attributes, overload=overload, outputs=outputs, version=version, name=name,
             doc_string=doc_string, metadata_props=metadata_props,
         )  # fmt: skip
-    node = _new(ir.Node)
-    held = _new(_graph_containers.Attributes)
+    node = _new(_Node)
+    held = _new(_Attributes)
     held._owner = node
     held.data = attributes
     node._attributes = held
@@ -94,7 +96,7 @@ def make_node(
         value._index = at
     for at, value in enumerate(inputs):
         if value is not None:
-            value._uses[_new_usage(_core.Usage, (node, at))] = None
+            value._uses[_new_usage(_Usage, (node, at))] = None
     return node
 
 
@@ -131,7 +133,7 @@ def copy_value(value: ir.Value, name: str | None) -> ir.Value:
         metadata = metadata.copy()
     if not _FIELDS_ARE_KNOWN:
         return ir.Value(name=name, type=kind, shape=shape, doc_string=value.doc_string, metadata_props=metadata)
-    copy = _new(ir.Value)
+    copy = _new(_Value)
     copy._producer = copy._index = copy._metadata = copy._const_value = copy._graph = None
     copy._is_graph_input = copy._is_graph_output = copy._is_initializer = False
     copy._metadata_props = metadata
@@ -145,11 +147,11 @@ def copy_value(value: ir.Value, name: str | None) -> ir.Value:
 
 def own_type(kind: ir.TypeProtocol | None) -> ir.TypeProtocol | None:
     """A type for one more value: it can be changed in place, so of the common kind each value has its own."""
-    if type(kind) is not ir.TensorType:
+    if type(kind) is not _TensorType:
         return kind
     if not _FIELDS_ARE_KNOWN:
         return ir.TensorType(kind.dtype, denotation=kind.denotation)
-    copy = _new(ir.TensorType)
+    copy = _new(_TensorType)
     copy._dtype = kind._dtype
     copy.denotation = kind.denotation
     return copy
@@ -172,7 +174,7 @@ def insert_nodes(graph: ir.Graph, nodes: Sequence[ir.Node], *, before: ir.Node |
     last = behind.prev
     for node in nodes:
         node._graph = graph
-        box = cast(Any, _new(_linked_list._LinkBox))
+        box = cast(Any, _new(_LinkBox))
         box.owning_list = chain
         box.value = node
         box.prev = last
@@ -193,6 +195,18 @@ def drop_users(values: Iterable[ir.Value], nodes: Container[ir.Node]) -> None:
             continue
         for use in [use for use in value.uses() if use.node in nodes]:
             use.node.replace_input_with(use.idx, None)
+
+
+def remove_node(graph: ir.Graph, node: ir.Node) -> None:
+    """Let a node whose outputs nothing uses be in no graph, and read nothing."""
+    if not _FIELDS_ARE_KNOWN or any(value._uses or value._is_graph_output for value in node._outputs):
+        graph.remove(node, safe=True)  # which says what is wrong
+        return
+    for at, value in enumerate(node._inputs):
+        if value is not None:
+            del value._uses[_new_usage(_Usage, (node, at))]
+    node._inputs = (None,) * len(node._inputs)
+    graph.remove(node)
 
 
 def remove_nodes(graph: ir.Graph) -> None:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from modelexport_passes.default_domain import name_default_domain
 from modelexport_passes.errors import ModelExportError
-from modelexport_passes.fast_nodes import insert_nodes
+from modelexport_passes.fast_nodes import insert_nodes, remove_node
 from modelexport_passes.inlining.inside import record_differences, scopes_at_calls
 from modelexport_passes.inlining.instantiate import Instance, Instantiation, Site
 from modelexport_passes.inlining.originals import Originals
@@ -173,7 +173,7 @@ def _replace(graph: ir.Graph, node: ir.Node, instantiation: Instantiation, site:
             old.replace_all_uses_with(new, replace_graph_outputs=True)
     retag(nodes[len(instance.nodes) :], instantiation.tags)
     insert_nodes(graph, nodes, before=node)
-    graph.remove(node, safe=True)
+    remove_node(graph, node)
 
 
 def _result_value(
