@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import functools
+import math
 import mmap
 import os
 import re
@@ -154,6 +155,8 @@ def _nbytes(value: ir.Value) -> int:
     tensor = value.const_value
     if tensor is None or tensor.dtype is ir.DataType.STRING:
         return 0
+    if isinstance(tensor, ir.TensorProtoTensor):  # the same without a shape, which it would make anew each time
+        return math.ceil(tensor.dtype.itemsize * math.prod(tensor.raw.dims))
     return tensor.nbytes
 
 

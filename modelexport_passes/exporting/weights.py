@@ -46,9 +46,10 @@ class Tensors:
     def _open(self, attribute: ir.Attr, node: ir.Node) -> None:
         kind = attribute.type
         if kind is _TENSOR:
-            self.in_attributes.append((attribute.as_tensor(), node))
+            # Not `as_tensor`, which asks by name for all that a tensor can do.
+            self.in_attributes.append((cast(ir.TensorProtocol, attribute.value), node))
         elif kind is _TENSORS:
-            self.in_attributes += [(tensor, node) for tensor in attribute.as_tensors()]
+            self.in_attributes += [(tensor, node) for tensor in cast("list[ir.TensorProtocol]", attribute.value)]
         elif kind is _GRAPH:
             self._enter(attribute.as_graph())
         elif kind is _GRAPHS:

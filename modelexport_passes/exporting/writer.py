@@ -179,7 +179,10 @@ class _Writer:
         """The fields of a node from its operator to its overload."""
         fields = [_field(_OP_TYPE, node.op_type)]
         for attribute in node.attributes.values():
-            data = _characters(ir.to_proto(attribute))
+            # Not `to_proto`, which asks of all of onnx_ir's protocols whether it is one.
+            is_ref = attribute.is_ref()
+            to_proto = serde.serialize_reference_attribute if is_ref else serde.serialize_attribute
+            data = _characters(to_proto(attribute))
             fields.append(f"{_ATTRIBUTE}{_LENGTHS[len(data)]}{data}")
         for number, text in ((_NODE_DOC, node.doc_string), (_DOMAIN, node.domain), (_OVERLOAD, node.overload)):
             if text:
