@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
     Attributes:
         node: the node.
-        is_call: of a function that is to be written out.
+        callee: the function that it calls, if that is to be written out.
         inputs: what it reads.
         outputs: what it makes, each with its name.
         attributes: what every copy has; None if they differ, for there are references or bodies among them.
@@ -41,7 +41,7 @@ class Part(NamedTuple):
     """
 
     node: ir.Node
-    is_call: bool
+    callee: ir.OperatorIdentifier | None
     inputs: tuple[ir.Value | None, ...]
     outputs: tuple[tuple[ir.Value, str | None], ...]
     attributes: dict[str, ir.Attr] | None
@@ -62,13 +62,13 @@ def parts_of(nodes: Iterable[ir.Node], called: Container[ir.OperatorIdentifier])
     for node in nodes:
         attributes = node.attributes.data
         fixed = not has_bodies(node) and not any(attribute.is_ref() for attribute in attributes.values())
-        metadata = dict(node.metadata_props)
+        metadata, identifier = dict(node.metadata_props), node.op_identifier()
         scope, origin = metadata.pop(SCOPE_KEY, ""), metadata.pop(ORIGIN_KEY, "")
         said = (scope, *metadata, *metadata.values())
         parts.append(
             Part(
                 node,
-                node.op_identifier() in called,
+                identifier if identifier in called else None,
                 tuple(node.inputs),
                 tuple((value, value.name) for value in node.outputs),
                 attributes if fixed else None,

@@ -146,7 +146,7 @@ def _node_names(graph: ir.Graph) -> Iterable[str]:
 def _inline_in(graph: ir.Graph, instantiation: Instantiation, site: Site) -> None:
     """Replace the calls directly in a graph, and in the bodies that its nodes own."""
     for node in list(graph):
-        if instantiation.selects(node, scope_of(node)):
+        if node.op_identifier() in instantiation.functions and instantiation.wants(scope_of(node)):
             _replace(graph, node, instantiation, site)
             continue
         for inner in subgraphs_of(node):
@@ -159,6 +159,7 @@ def _replace(graph: ir.Graph, node: ir.Node, instantiation: Instantiation, site:
     outputs_of_graph = {value for value in results if value.is_graph_output()}
     instance = instantiation.call(
         node,
+        node.op_identifier(),
         node.inputs,
         node.attributes,
         site,

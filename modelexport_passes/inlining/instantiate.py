@@ -84,13 +84,14 @@ class Instantiation:
         self._bodies: dict[ir.OperatorIdentifier, Body] = {}
         self._differing = {_innermost(key) for key in ledger.calls}
 
-    def selects(self, node: ir.Node, scope: Scope | None) -> bool:
-        """Whether a node, of this scope at its place, is a call that shall be written out."""
-        return node.op_identifier() in self.functions and (self._wanted is None or self._wanted(scope))
+    def wants(self, scope: Scope | None) -> bool:
+        """Whether a call of a function, of this scope at its place, shall be written out."""
+        return self._wanted is None or self._wanted(scope)
 
     def call(
         self,
         node: ir.Node,
+        callee: ir.OperatorIdentifier,
         inputs: Sequence[ir.Value | None],
         attributes: Attributes,
         site: Site,
@@ -103,6 +104,7 @@ class Instantiation:
 
         Args:
             node: the call.
+            callee: one of the functions.
             inputs: what it passes, at the site.
             attributes: what it passes, references resolved.
             site: where.
@@ -111,10 +113,9 @@ class Instantiation:
             prefix: stands before names that are taken.
         """
         self.calls += 1
-        key = node.op_identifier()
-        body = self._bodies.get(key)
+        body = self._bodies.get(callee)
         if body is None:
-            body = self._bodies[key] = Body.of(self.functions[key], self.functions)
+            body = self._bodies[callee] = Body.of(self.functions[callee], self.functions)
         _check_arity(node, body)
         copy = _BodyCopy(self, body, node, attributes, site, scope, prefix)
         copy.bind(inputs, result_names)
@@ -222,8 +223,8 @@ class _BodyCopy:
             if self._absent and part.node.name in self._absent:
                 self._values.update(dict.fromkeys(part.node.outputs))
                 continue
-            if part.is_call and self._all.selects(part.node, self._place(part).scope):
-                self._expand(part)
+            if part.callee is not None and self._all.wants(self._place(part).scope):
+                self._expand(part, part.callee)
                 continue
             if originals is not None:
                 origin = origins.get(str(part.node.name), part.origin) if origins else part.origin
@@ -247,12 +248,13 @@ class _BodyCopy:
         else:
             self._values[outputs[0]] = initializer
 
-    def _expand(self, part: Part) -> None:
+    def _expand(self, part: Part, callee: ir.OperatorIdentifier) -> None:
         node = part.node
         instance = self._all.call(
             node,
+            callee,
             self._inputs(part),
-            {name: resolved for name, attr in node.attributes.items() if (resolved := self._attribute(name, attr))},
+            self._attributes_of(part),
             self._site,
             scope=self._place(part).scope,
             result_names=[self._name_of(value, str(name)) for value, name in part.outputs],
@@ -273,7 +275,7 @@ class _BodyCopy:
         node = copy_node(
             part.node,
             inputs,
-            self._resolved(part.node) if part.attributes is None else part.attributes.copy(),
+            self._attributes_of(part),
             tuple(outputs),
             name=self._site.node_names.take_or(part.name, self._prefix + part.name),
             metadata_props=self._metadata_of(part),
@@ -295,9 +297,11 @@ class _BodyCopy:
                     self._nodes.append(constant)
         return inputs
 
-    def _resolved(self, node: ir.Node) -> dict[str, ir.Attr]:
+    def _attributes_of(self, part: Part) -> dict[str, ir.Attr]:
         """The attributes of a node of the body, at the call."""
-        resolved = [self._attribute(name, attribute) for name, attribute in node.attributes.items()]
+        if part.attributes is not None:
+            return part.attributes.copy()
+        resolved = [self._attribute(name, attribute) for name, attribute in part.node.attributes.items()]
         return {attribute.name: attribute for attribute in resolved if attribute is not None}
 
     def _attribute(self, name: str, attribute: ir.Attr) -> ir.Attr | None:
