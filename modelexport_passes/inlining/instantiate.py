@@ -65,6 +65,7 @@ class Instantiation:
         functions: as given.
         tags: as given.
         node_tags: those of them that tell the operation, too.
+        scope_tags: the others.
         calls: how many were written out, those inside of others included.
     """
 
@@ -78,6 +79,7 @@ class Instantiation:
         self.functions = functions
         self.tags = tags
         self.node_tags = {key: template for key, template in tags.items() if names_nodes(template)}
+        self.scope_tags = {key: template for key, template in tags.items() if key not in self.node_tags}
         self.calls = 0
         self._ledger = ledger
         self._wanted = wanted
@@ -386,6 +388,7 @@ class _BodyCopy:
         placed = self._place(part)
         if placed.scope is not None:
             if placed.marks is None:
-                placed.marks = {SCOPE_KEY: format_scope(placed.scope), **tags_of_scope(placed.scope, self._all.tags)}
+                tags = tags_of_scope(placed.scope, self._all.scope_tags)
+                placed.marks = {SCOPE_KEY: format_scope(placed.scope), **tags}
             metadata |= placed.marks
         return metadata

@@ -172,8 +172,8 @@ def names_nodes(template: str) -> bool:
 
 
 def tags_of_scope(scope: Scope, templates: Mapping[str, str]) -> dict[str, str]:
-    """Tag key -> tag, of those that all operations of a scope share."""
-    tags = {key: _rendered(scope, template) for key, template in templates.items() if not names_nodes(template)}
+    """Tag key -> tag of all operations of a scope; ``templates`` tell no operation (`names_nodes`)."""
+    tags = {key: _rendered(scope, template) for key, template in templates.items()}
     return {key: tag for key, tag in tags.items() if tag}
 
 
