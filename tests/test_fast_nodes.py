@@ -6,7 +6,15 @@ import onnx_ir as ir
 import pytest
 
 from modelexport_passes import fast_nodes
-from modelexport_passes.fast_nodes import copy_value, drop_users, insert_nodes, make_node, remove_nodes
+from modelexport_passes.fast_nodes import (
+    copy_node,
+    copy_value,
+    drop_users,
+    insert_nodes,
+    make_node,
+    remove_node,
+    remove_nodes,
+)
 
 
 def fields(node: ir.Node) -> dict[str, Any]:
@@ -62,6 +70,35 @@ def test_a_node_has_the_fields_that_the_constructor_sets(known: bool, monkeypatc
     assert [use.idx for use in inputs[0].uses()] == [2]  # type: ignore[union-attr]
 
 
+def test_a_copied_node_has_the_operator_and_nothing_else() -> None:
+    """Names, values, attributes and metadata are those that it is given."""
+    inputs, attributes, outputs = arguments()
+    node = ir.Node("d", "Op", inputs, attributes.values(), overload="o", version=3, name="n", doc_string="w")
+    node.metadata_props["a"] = "b"
+    copy = copy_node(node, (None,), {}, outputs, name="m", metadata_props={"c": "d"})
+    assert (copy.op_identifier(), copy.version, copy.doc_string) == (("d", "Op", "o"), 3, "w")
+    assert (copy.name, copy.inputs, copy.outputs, copy.metadata_props) == ("m", (None,), outputs, {"c": "d"})
+    assert not copy.attributes
+    assert copy.graph is None
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_node_taken_out_reads_nothing(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what it read knows that; one whose result is used stays."""
+    monkeypatch.setattr(fast_nodes, "_FIELDS_ARE_KNOWN", known)
+    graph, nodes = chain(["a", "b"])
+    insert_nodes(graph, nodes)
+    with pytest.raises(ValueError, match="still being used"):
+        remove_node(graph, nodes[0])
+    remove_node(graph, nodes[1])
+    assert [node.name for node in graph] == ["first", "a"]
+    assert (nodes[1].graph, nodes[1].inputs) == (None, (None,))
+    assert not nodes[0].outputs[0].uses()
+    graph.outputs.append(nodes[0].outputs[0])
+    with pytest.raises(ValueError, match="output"):
+        remove_node(graph, nodes[0])
+
+
 def chain(names: list[str | None]) -> tuple[ir.Graph, list[ir.Node]]:
     value = ir.Value(name="x")
     nodes: list[ir.Node] = []
@@ -97,11 +134,17 @@ def test_inserted_nodes_stand_in_the_graph_as_onnx_ir_puts_them(names: list[str 
     assert graph[-1].name == "last"
 
 
-def test_a_copied_value_is_independent() -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_a_copied_value_is_independent(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Changing the copy's type, shape or metadata changes no other value; a frozen shape is shared."""
+    monkeypatch.setattr(fast_nodes, "_FIELDS_ARE_KNOWN", known)
     value = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT, denotation="d"), shape=ir.Shape([1, "N"]))
     value.metadata_props["k"] = "v"
     copy = copy_value(value, "y")
+    fresh = ir.Value(name="y", type=value.type, shape=value.shape, metadata_props={"k": "v"})
+    assert all(getattr(copy, name) == getattr(fresh, name) for name in ir.Value.__slots__)
+    assert isinstance(copy.type, ir.TensorType)
+    assert copy.type.denotation == "d"
     assert (copy.name, copy.type, copy.shape, copy.metadata_props) == ("y", value.type, value.shape, {"k": "v"})
     copy.dtype = ir.DataType.INT64
     copy.metadata_props["k"] = "w"

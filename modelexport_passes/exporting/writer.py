@@ -159,7 +159,7 @@ class _Writer:
             if not read.isascii():
                 read = _utf8(read)
             names = f"{names}{_NODE_INPUT}{_LENGTHS[len(read)]}{read}"
-        for value in outputs if not outputs or outputs[-1].name else _given(outputs):
+        for value in _given(outputs) if outputs and outputs[-1]._name == "" else outputs:
             made = value._name
             if made is None:
                 raise Uncommon
@@ -295,6 +295,6 @@ def _type_field(value: ir.Value) -> str:
 def _given(outputs: Sequence[ir.Value]) -> Sequence[ir.Value]:
     """Outputs without those at the end that are left out."""
     count = len(outputs)
-    while count and not outputs[count - 1].name:
+    while count and outputs[count - 1].name == "":
         count -= 1
     return outputs[:count]

@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from modelexport_passes import Inline
 from modelexport_passes.exporting.reader import Uncommon
 from modelexport_passes.exporting.saving import save, to_proto
 from modelexport_passes.exporting.writer import model_bytes
@@ -71,6 +72,15 @@ def _annotated_input(model: ir.Model) -> None:
     model.graph.inputs[0].meta["quant_parameter_tensor_names"] = {"SCALE_TENSOR": "w"}
 
 
+def _annotated_weight(model: ir.Model) -> None:
+    model.graph.initializers["w"].meta["quant_parameter_tensor_names"] = {"SCALE_TENSOR": "w"}
+
+
+def _nameless_output(model: ir.Model) -> None:
+    model.graph.append(ir.Node("", "Neg", [model.graph.inputs[0]], name="n"))
+    model.graph[-1].outputs[0].name = None
+
+
 def _old_functions(model: ir.Model) -> None:
     model.ir_version = 9
 
@@ -79,7 +89,52 @@ def _nameless(model: ir.Model) -> None:
     model.graph[0].outputs[0].name = None
 
 
-@pytest.mark.parametrize("change", [_annotation, _annotated_input, _old_functions, _nameless])
+def test_initializers_are_written_as_onnx_ir_writes_them(tmp_path: Path) -> None:
+    """One that is also an input or an output, of other kinds of tensors, with metadata, with named sizes."""
+    model = ir.from_proto(small())
+    (tmp_path / "data").write_bytes(bytes(8))
+    tensors: list[ir.TensorProtocol] = [
+        ir.tensor([1.0, 2.0], name="another"),
+        ir.tensor([3.0, 4.0]),
+        ir.ExternalTensor("data", 0, 8, ir.DataType.FLOAT, shape=ir.Shape([2]), name="e", base_dir=tmp_path),
+        ir.StringTensor([b"a"], shape=ir.Shape([1]), name="s"),
+        ir.tensor(7, dtype=ir.DataType.INT64),
+    ]
+    values = [
+        ir.Value(name=f"ä{at}", type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
+        for at, tensor in enumerate(tensors)
+    ]
+    values.append(ir.Value(name="untyped", const_value=ir.tensor([1.0])))
+    assert values[1].shape is not None
+    values[1].shape.set_denotation(0, "DATA_BATCH")
+    values[2].metadata_props["k"], values[2].doc_string = "v", "why"
+    for value in values:
+        model.graph.register_initializer(value) if value.type else model.graph.initializers.add(value)
+    model.graph.inputs.append(values[0])
+    model.graph.outputs.append(values[4])
+    assert b"".join(model_bytes(model)) == expected(model)
+
+
+def test_what_was_changed_after_inlining_is_written() -> None:
+    """Copies of a body share what nobody may change in place; a copy that was changed is written as it is now."""
+    text = """<ir_version: 10, opset_import: ["": 20, "f": 1]>
+    g (float[2] x) => (float[2] y) { a = f.Act(x)  y = f.Act(a) }
+    <domain: "f", opset_import: ["": 20]> Act (x) => (y) { y = LeakyRelu <alpha = 0.5> (x) }"""
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    Inline()(model)
+    assert b"".join(model_bytes(model)) == expected(model)
+    first, second = model.graph
+    first.attributes["alpha"] = ir.AttrFloat32("alpha", 0.25)
+    first.metadata_props["k"], first.name = "v", "changed"
+    second.outputs[0].type = ir.TensorType(ir.DataType.DOUBLE)
+    assert b"".join(model_bytes(model)) == expected(model)
+    assert [node.attributes["alpha"].value for node in model.graph] == [0.25, 0.5]
+
+
+CHANGES = [_annotation, _annotated_input, _annotated_weight, _old_functions, _nameless, _nameless_output]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_is_uncommon_is_left_alone(change: object) -> None:
     """The fast writer does not guess: the whole model goes to the writer that knows all of the format."""
     model = rich()

@@ -395,6 +395,55 @@ def test_selective_inlining_recomposes_scopes_inside_of_functions() -> None:
     assert tags_in(model.graph) == flat
 
 
+def test_tags_follow_the_scopes() -> None:
+    """Those of scopes and those that tell the operation; what has no scope has none, nor what only the call had."""
+    text = "g (float[2,3] x) => (float[2,3] y) { a = Neg(x)  b = Relu(a)  c = Neg(b)  y = Relu(c) }"
+    scopes = {"a": "/Net/Block.layers.0/Neg.neg", "b": "/Net/Block.layers.0"}
+    scopes |= {"c": "/Net/Block.layers.1/Neg.neg", "y": "/Net/Block.layers.1"}
+    model = scoped(text, scopes)
+    for at, node in enumerate(model.graph):
+        node.name = f"n{at}"
+    mx.InjectTags()(model)
+    mx.InjectTags(key="where", template="{path}: {node}, {op}")(model)
+    flat = [dict(node.metadata_props) for node in model.graph]
+    mx.Outline()(model)
+    mx.Inline()(model)
+    for node, before in zip(model.graph, flat, strict=True):
+        before["where"] = before["where"].partition(":")[0] + f": {node.name}, {node.op_type}"
+        assert node.metadata_props == before
+    mx.Outline()(model)
+    for node in model.graph:
+        set_scope(node, None)
+    mx.Inline()(model)
+    assert not any({"hierarchy_tag", "where"} & node.metadata_props.keys() for node in model.graph)
+
+
+def test_an_identity_at_the_edge_has_the_tag_of_the_call() -> None:
+    """It is an operation like any other."""
+    model = model_with("g (float[2,3] x) => (float[2,3] y) { y = f.Same(x) }", "Same (a) => (b) { b = Identity(a) }")
+    function = model.functions["f", "Same", ""]
+    identity = function.graph[0]
+    function.outputs[0] = function.inputs[0]
+    function.remove(identity, safe=True)
+    set_scope(model.graph[0], Scope((Frame("", "pkg.Net"), Frame("same", "pkg.Same"))))
+    mx.InjectTags()(model)
+    mx.Inline()(model)
+    assert [node.metadata_props["hierarchy_tag"] for node in model.graph] == ["/Net/Same.same"]
+
+
+@pytest.mark.parametrize("where", ["graph", "body"])
+def test_a_domain_that_an_operator_has_stays(where: str) -> None:
+    """It is imported as long as something in the graph, or of what was written out, is of it."""
+    in_graph, in_body = ("f.Custom", "Neg") if where == "graph" else ("Neg", "f.Custom")
+    model = model_with(
+        f"g (float[2,3] x) => (float[2,3] y) {{ a = f.Act(x)  y = {in_graph}(a) }}",
+        f"Act (a) => (b) {{ b = {in_body}(a) }}",
+    )
+    mx.Inline()(model)
+    assert sorted(node.op_type for node in model.graph) == ["Custom", "Neg"]
+    assert model.graph.opset_imports["f"] == 1
+
+
 def test_inlining_in_stages_ends_where_inlining_at_once_does() -> None:
     """What was particular to a call inside of a function that stays is kept: here, which call of `neg` it was."""
     text = "g (float[2,3] x) => (float[2,3] y) { a = Neg(x)  b = Relu(a)  c = Neg(b)  y = Relu(c) }"
