@@ -1,4 +1,4 @@
-"""``onnx_ir`` to the bytes of a file: in a fifth of the time that it takes by way of protobuf's objects.
+"""``onnx_ir`` to the bytes of a file: in a third of the time that it takes by way of protobuf's objects.
 
 Only the nodes and the initializers of the main graph and what is known of them are written here, which is nearly all
 of a large file. Everything else (attributes, types, tensors, functions, the model itself) is onnx_ir's own
