@@ -488,3 +488,21 @@ def test_a_constant_that_stands_behind_a_call_comes_to_stand_before_it() -> None
     check(model)
     assert [node.op_type for node in model.graph] == ["Constant", "Neg", "Mul", "Add", "Abs"]
     assert run(model, X) == before
+
+
+def test_a_constant_that_became_something_computed_comes_behind_what_it_reads() -> None:
+    """Somebody replaced the constant after outlining: the graph is put in order as a whole."""
+    text = f"""{HEADER}
+    g (float[2,3] x) => (float[2,3] y) {{
+      e = Exp(x)  a = Neg(x)  c = Constant <value = float {{2.0}}> ()  b = Mul(a, c)  d = Add(b, c)  y = Add(d, e) }}"""
+    model = scoped(text, dict.fromkeys("ab", "/Net/Part.part") | dict.fromkeys("ecdy", "/Net"))
+    mx.Outline()(model)
+    constant = next(node for node in model.graph if node.op_type == "Constant")
+    exp = next(node for node in model.graph if node.op_type == "Exp")
+    computed = ir.Node("", "Abs", [exp.outputs[0]], name="computed")
+    model.graph.insert_before(constant, computed)
+    constant.outputs[0].replace_all_uses_with(computed.outputs[0])
+    model.graph.remove(constant, safe=True)
+    computed.outputs[0].name = "c"
+    mx.Inline()(model)
+    check(model)
