@@ -60,7 +60,10 @@ def dropped_calls(root: Call, names: Sequence[str | None]) -> dict[Call, int]:
             # Other modules' calls may be missing there as well: what most kinds have in common counts.
             shared = int(sorted(numbers)[round((1 - _AGREEING) * len(numbers))] if len(numbers) > 1 else sum(numbers))
             if shared and _fits(kinds, missing, callers.spans(call, last, found)):
-                found[call] = shared if numbers.count(shared) >= max(_TELLING, len(numbers) / 2) else 0
+                if numbers.count(shared) >= max(_TELLING, len(numbers) / 2):
+                    found[call] = shared
+                else:  # one that calls what another module holds comes behind that one's own call, if it left a gap
+                    found[call] = sum(_fits(kinds, missing, [span]) for span in callers.holding(call, last))
         if call not in found and last in found:
             found[call] = 0
     return found
@@ -74,18 +77,14 @@ class _Callers:
         for call in calls:
             self._of.setdefault(call.key, []).append(call)
         pairs = {(call.parent.key, call.key) for call in calls if call.parent is not None}
-        self._strange = {key for caller, key in pairs if not self._own(caller, key)}
+        self._strange = {key for caller, key in pairs if self._holder(key) != caller}
 
-    def _own(self, caller: str, key: str) -> bool:
-        """Whether a module is called by the one that holds it: between them are but lists, which have no calls."""
-        if caller and not key.startswith(f"{caller}."):
-            return False
+    def _holder(self, key: str) -> str:
+        """The module that holds another: between them are but lists, which have no calls."""
         above = key.rpartition(".")[0]
-        while len(above) > len(caller):
-            if above in self._of:
-                return False
+        while above and above not in self._of:
             above = above.rpartition(".")[0]
-        return True
+        return above
 
     def spans(self, call: Call, last: Call | None, doubtful: Mapping[Call, int]) -> Iterator[_Span]:
         """Where between the last call of a module and this one there may have been another."""
@@ -95,11 +94,20 @@ class _Callers:
         if parent in doubtful or call.key in self._strange:
             yield start, end
             return
-        callers = self._of[parent.key]
-        place = bisect_left(callers, call.events[0] + 1, key=lambda caller: caller.events[0]) - 1
-        while place >= 0 and callers[place].events[-1] >= start:
-            caller = callers[place].events
-            yield max(start, caller[0] - 1), min(end, caller[-1])
+        yield from self._running(parent.key, start, end)
+
+    def holding(self, call: Call, last: Call | None) -> Iterator[_Span]:
+        """Where before a call by another module the one ran that holds what is called."""
+        holder = self._holder(call.key)
+        if call.parent is not None and call.parent.key != holder:
+            yield from self._running(holder, -1 if last is None else last.events[-1], call.events[0] - 1)
+
+    def _running(self, key: str, start: int, end: int) -> Iterator[_Span]:
+        calls = self._of[key]
+        place = bisect_left(calls, end + 2, key=lambda call: call.events[0]) - 1
+        while place >= 0 and calls[place].events[-1] >= start:
+            first, last = calls[place].events[0], calls[place].events[-1]
+            yield max(start, first - 1), min(end, last)
             place -= 1
 
 
@@ -155,7 +163,7 @@ def _numbers(
     ]
 
 
-def _fits(kinds: Mapping[str, int], missing: Mapping[str, _Gaps], spans: Iterator[_Span]) -> bool:
+def _fits(kinds: Mapping[str, int], missing: Mapping[str, _Gaps], spans: Iterable[_Span]) -> bool:
     """Whether a call with such nodes may be missing in one of these spans.
 
     It would have left all its gaps at one spot: no operation stood between its own.

@@ -89,6 +89,28 @@ class _Reaching(nn.Module):
         return self.holder(self.norm(x))
 
 
+class _Pooled(nn.Module):
+    """Normalizes its result, which it does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(4, 4), nn.LayerNorm(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.linear(x)
+        self.norm(x)
+        return x.sin()
+
+
+class _Repeating(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pooled = _Pooled()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pooled.norm(self.pooled(x))
+
+
 class _Thrifty(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -151,6 +173,11 @@ def test_a_module_is_not_called_before_its_caller_runs() -> None:
 def test_a_module_that_others_call_as_well_may_have_been_called_at_any_time() -> None:
     """Its holder was not running where a number is missing; but that is not its only caller."""
     assert set(calls(alone(export(_Reaching(), "dynamo")), "holder.norm")) == {(0, True), (1, False)}
+
+
+def test_who_calls_what_another_module_holds_comes_behind_that_ones_own_call() -> None:
+    """A number of the norm's kind is missing where the module that holds the norm ran."""
+    assert set(calls(alone(export(_Repeating(), "dynamo")), "pooled.norm")) == {(1, False)}
 
 
 def test_without_missing_numbers_calls_stay_exact() -> None:
