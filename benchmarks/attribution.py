@@ -11,8 +11,8 @@ and the stack is not; an *ancestor* when it was given to a module call further u
 otherwise. Nodes that the exporter made outside of every module have no truth and are counted by themselves.
 
 The last columns are the referee's, who asks no exporter: of the module *calls* that have nodes and returned something
-that tells, how many are *proven* by numbers, how many only *with* operations that were given to their *callers*, and
-how many have nodes in truth and were given *none*.
+that tells, how many are *proven* by numbers, how many *completed* by operations that were concluded to be in a caller
+or are of unknown scope, and how many have nodes in truth and were given *none*.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Row:
         misses: the most frequent wrong answers, as "true stack -> given stack (op type)".
         calls: module calls that have nodes and returned something that tells; None if the referee was not asked.
         proven: those of them that are proven.
-        completed: those that are with operations of their callers, whose scope was concluded.
+        completed: those that are with operations of unknown scope, or whose scope was concluded as far as a caller.
         none: calls that have nodes in truth and none here.
         unproven: what was found about the others of them.
     """
@@ -286,7 +286,7 @@ def table(rows: Sequence[Row]) -> str:
         "exact and wrong",
         "calls",
         "proven",
-        "with callers'",
+        "completed",
         "none",
         "untold",
     ]

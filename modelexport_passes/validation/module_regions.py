@@ -105,7 +105,7 @@ class Regions:
     ) -> bool:
         """Whether a value is made by these regions and by concluded operations of their callers, of what was given.
 
-        Regions that there are must have part in it.
+        Regions that there are must have part in it, and then operations of unknown scope may.
 
         Args:
             value: of which no operation of the regions is the maker.
@@ -113,6 +113,7 @@ class Regions:
             callers: the calls around it.
             given: whether a value is one that the call was given.
         """
+        empty = not any(key in self for key in keys)
         inside = False
         seen: set[ir.Node] = set()
         waiting = [value]
@@ -124,7 +125,7 @@ class Regions:
             if read is not value and given(read):
                 continue
             producer = read.producer()
-            if producer is None or producer not in self.concluded or not set(self.keys[producer]) <= set(callers):
+            if producer is None or not self._may_complete(producer, callers, unknown=not empty):
                 if read is value or read in self.varying:
                     return False
             elif producer not in seen:
@@ -132,7 +133,11 @@ class Regions:
                 waiting += _reads(producer)
                 if len(seen) > _STEPS:
                     return False
-        return inside or not any(key in self for key in keys)
+        return inside or empty
+
+    def _may_complete(self, node: ir.Node, callers: Collection[CallKey], *, unknown: bool) -> bool:
+        keys = self.keys[node]
+        return set(keys) <= set(callers) and node in self.concluded if keys else unknown
 
     def nodes_of(self, keys: Iterable[CallKey]) -> Iterator[ir.Node]:
         """The nodes of these regions in the main graph, each once."""

@@ -15,9 +15,9 @@ class Verdict(enum.StrEnum):
     FUSED = "fused"
     """Its region makes what the next calls made of what it returned, and nothing makes that itself: an optimizer has
     put them together (Conv and BatchNorm)."""
-    COMPLETED = "proven with its caller's"
-    """Its region makes what the call returned together with operations whose scope was concluded as far as a caller of
-    it: none of another call takes part."""
+    COMPLETED = "completed"
+    """Its region makes what the call returned together with operations whose scope is unknown, or was concluded as far
+    as a caller of it: none of another call takes part."""
     CONSTANT = "constant"
     """Its region makes what the call returned, and that is one number over and over, which shows nothing."""
     UNCHANGED = "unchanged"

@@ -242,8 +242,16 @@ def given_to(frames: int, source: Source, path: str, op_type: str) -> ir.Model:
 def test_concluded_operations_of_a_caller_complete_a_region() -> None:
     """The end of a branch was concluded to be in the root at least: that is not wrong, and no proof of its own."""
     proof = proof_of(given_to(1, Source.DATAFLOW, "left", "Mul"))
-    assert verdicts(proof) == RIGHT | {"left": "proven with its caller's"}
+    assert verdicts(proof) == RIGHT | {"left": "completed"}
     assert verdicts(proof_of(given_to(1, Source.NAME, "left", "Mul"))) == RIGHT | {"left": "different"}
+
+
+def test_operations_of_unknown_scope_complete_a_region() -> None:
+    """Nothing told where the end of a branch was made."""
+    model = net()
+    (mul,) = (node for node in model.graph if node.op_type == "Mul" and scope(node).path == "left")
+    set_scope(mul, None)
+    assert verdicts(proof_of(model)) == RIGHT | {"left": "completed"}
 
 
 def test_a_call_that_was_concluded_to_be_somewhere_in_its_caller_is_not_wrong() -> None:
