@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal, NamedTuple
 
 from modelexport_passes.outlining.attributes import Given, differing, liftable
 from modelexport_passes.outlining.canonical import (
@@ -76,6 +76,20 @@ class Group:
         return self.instances[0]
 
 
+class _Ends(NamedTuple):
+    """Where a body takes from outside and gives to it.
+
+    Attributes:
+        items: the layout that this is true of.
+        uses: each use of a value from outside, in order.
+        gives: positions among all wires made inside of those that leave it.
+    """
+
+    items: Sequence[Item]
+    uses: list[Wire]
+    gives: list[int]
+
+
 @dataclass
 class Bodies:
     """Regions on their way to functions.
@@ -101,6 +115,7 @@ class Bodies:
     actuals: dict[Region, list[Wire]] = field(default_factory=dict[Region, list[Wire]])
     attributes: dict[Region, Given] = field(default_factory=dict[Region, Given])
     folded: dict[Item, list[Folded]] = field(default_factory=dict["Item", "list[Folded]"])
+    _ends: dict[Region, _Ends] = field(default_factory=dict[Region, _Ends])
     _keys: dict[tuple[str | int, ...], Hashable] = field(default_factory=dict["tuple[str | int, ...]", Hashable])
 
     def reads_of(self, item: Item) -> Sequence[Wire | None]:
@@ -127,6 +142,33 @@ class Bodies:
             if not item.has_bodies:
                 self._keys[same] = known
         return known
+
+    def ends(self, region: Region) -> _Ends:
+        """Where a region takes from outside and gives to it."""
+        known = self._ends.get(region)
+        if known is None or known.items is not self.layout[region]:
+            self.read_body(region)
+        return self._ends[region]
+
+    def read_body(self, region: Region) -> list[Hashable]:
+        """What the items of a region do, each before the positions of what it takes among all wires made inside."""
+        items = self.layout[region]
+        made: dict[Wire | None, int | None] = {None: None}  # an input that is left out is none from outside
+        rows: list[Hashable] = []
+        uses: list[Wire] = []
+        number = 0
+        for item in items:
+            reads = self.reads_of(item)
+            places = tuple([made.get(wire, _OUTSIDE) for wire in reads])
+            rows += (self.item_key(item), places)
+            if _OUTSIDE in places:
+                uses += [wire for wire in reads if wire is not None and wire not in made]
+            for wire in self.results_of(item):
+                made[wire] = number
+                number += 1
+        gives = sorted([at for wire in self.results[region] if (at := made.get(wire)) is not None])
+        self._ends[region] = _Ends(items, uses, gives)
+        return rows
 
     def value_names(self, items: Iterable[Item]) -> set[str]:
         """Names of what these items make, and of what the bodies of operations make inside."""
@@ -172,7 +214,7 @@ def share(bodies: Bodies, known: KnownValues | None) -> None:
         if lift:
             _lift_differing(alike.values(), bodies)
         for instances in alike.values():
-            uses = {region: _outside_uses(region, bodies) for region in instances}
+            uses = {region: bodies.ends(region).uses for region in instances}
             for part in _part_by_weights(uses) if bodies.likeness.weights == "shape" else [uses]:
                 for compatible in _part_by_kinds(part):
                     _add_group(compatible, uses, bodies)
@@ -202,14 +244,7 @@ def _body_key(region: Region, bodies: Bodies) -> Hashable:
 
     What leaves it is no part: a value that only one call's surroundings use is an output of all calls.
     """
-    made: dict[Wire, int] = {}
-    rows: list[Hashable] = []
-    for item in bodies.layout[region]:
-        rows.append(bodies.item_key(item))
-        rows.append(tuple([None if wire is None else made.get(wire, _OUTSIDE) for wire in bodies.reads_of(item)]))
-        for wire in bodies.results_of(item):
-            made[wire] = len(made)
-    return (region.frame.class_name, tuple(rows))
+    return (region.frame.class_name, tuple(bodies.read_body(region)))
 
 
 def _part_by_weights(uses: Mapping[Region, Sequence[Wire]]) -> list[dict[Region, Sequence[Wire]]]:
@@ -238,17 +273,12 @@ def _part_by_kinds(uses: Mapping[Region, Sequence[Wire]]) -> list[list[Region]]:
 
 def _unite_results(instances: Sequence[Region], bodies: Bodies) -> None:
     """Let every instance give what any of them gives, in order of making."""
-    if len(instances) == 1:
-        return
-    made = [[wire for item in bodies.layout[region] for wire in bodies.results_of(item)] for region in instances]
-    given = [set(bodies.results[region]) for region in instances]
-    union = [
-        at
-        for at, wires in enumerate(zip(*made, strict=True))
-        if any(wire in results for wire, results in zip(wires, given, strict=True))
-    ]
-    for region, wires in zip(instances, made, strict=True):
-        bodies.results[region] = [wires[at] for at in union]
+    given = {region: bodies.ends(region).gives for region in instances}
+    union = sorted({at for gives in given.values() for at in gives})
+    for region, gives in given.items():
+        if gives != union:
+            made = [wire for item in bodies.layout[region] for wire in bodies.results_of(item)]
+            bodies.results[region] = [made[at] for at in union]
 
 
 def _add_group(instances: list[Region], uses: Mapping[Region, Sequence[Wire]], bodies: Bodies) -> None:
@@ -272,16 +302,6 @@ def _add_group(instances: list[Region], uses: Mapping[Region, Sequence[Wire]], b
 def _given(item: Item, bodies: Bodies) -> Given:
     """The attributes of an item in which like bodies may differ."""
     return liftable(item) if isinstance(item, Op) else bodies.attributes.get(item, {})
-
-
-def _outside_uses(region: Region, bodies: Bodies) -> list[Wire]:
-    """Each use of a value from outside, in the order of the body."""
-    made: set[Wire | None] = {None}  # an input that is left out is none from outside
-    uses: list[Wire | None] = []
-    for item in bodies.layout[region]:
-        uses += [wire for wire in bodies.reads_of(item) if wire not in made]
-        made.update(bodies.results_of(item))
-    return cast("list[Wire]", uses)
 
 
 # --- constants that differ -------------------------------------------------------------------------------------------
