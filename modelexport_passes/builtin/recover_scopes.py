@@ -18,7 +18,7 @@ from modelexport_passes.scopes.modules import TorchModule, make_module
 from modelexport_passes.scopes.recover import ScopeStats, SourceChoice, parameter_owners, recover, scope_stats
 from modelexport_passes.scopes.scope import scope_of
 from modelexport_passes.scopes.tags import METADATA_IR_VERSION
-from modelexport_passes.scopes.walk import all_nodes
+from modelexport_passes.scopes.walk import owned_nodes
 
 _NOTED = 5
 
@@ -73,10 +73,17 @@ class RecoverScopes(ModelPass):
         """Recover, and count how each scope is known."""
         module = make_module(self.module) if isinstance(self.module, str) else self.module
         owners = parameter_owners(model.graph, module)
+        nodes = list(owned_nodes(model.graph))
         modified = recover(
-            model, source=self.source, module=module, reference=_with_scopes(self.reference), owners=owners
+            model,
+            source=self.source,
+            module=module,
+            reference=_with_scopes(self.reference),
+            owners=owners,
+            everywhere=nodes,
         )
-        nodes = list(all_nodes(model))
+        for function in model.functions.values():
+            nodes += owned_nodes(function)
         stats = scope_stats(nodes)
         conflicts = conflicts_of(nodes, owners)
         if modified and model.ir_version < METADATA_IR_VERSION:

@@ -72,6 +72,7 @@ def recover(
     reference: ir.Model | None = None,
     owners: ParameterOwners | None = None,
     traced: TracedCall | None = None,
+    everywhere: Sequence[ir.Node] | None = None,
 ) -> bool:
     """Write a scope on every node of the main graph and its subgraphs that a source can tell. Returns if any was new.
 
@@ -84,9 +85,11 @@ def recover(
         reference: the same model as another export, whose nodes have scopes.
         owners: `parameter_owners` of the model's graph and the module, if they are known already.
         traced: the calls of the run that the names of nodes are of, if it was recorded.
+        everywhere: every node of the main graph and its subgraphs, if they are at hand.
     """
     nodes = list(model.graph)
-    everywhere = list(owned_nodes(nodes))
+    if everywhere is None:
+        everywhere = list(owned_nodes(nodes))
     if _all_known(everywhere):
         return False
     classes = None if module is None else module_classes(module)
