@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import graphlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -66,6 +66,7 @@ def inline(model: ir.Model, selected: Selected, wanted: Callable[[Scope | None],
     originals = Originals(model.graph, ledger, names)
     site = Site(names, Names(_node_names(model.graph)), originals, inside=False)
     _inline_in(model.graph, instantiation, site)
+    _drop_unused(model.graph, site.stand_ins)
     if originals.reused and not originals.in_order():
         originals.move_to_front()
     for key, function in model.functions.items():
@@ -129,6 +130,13 @@ def _merge_opsets(model: ir.Model, functions: Iterable[ir.Function]) -> None:
                     f"inline: function {function.domain}::{function.name} uses opset {version} of domain {domain!r}, "
                     f"the model {imports[domain]}; convert one of them first"
                 )
+
+
+def _drop_unused(graph: ir.Graph, stand_ins: Sequence[ir.Node]) -> None:
+    """Where the constants are back, nothing reads what computed them."""
+    for node in reversed(stand_ins):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            graph.remove(node, safe=True)
 
 
 def _value_names(graph: ir.Graph) -> Iterable[str]:

@@ -11,7 +11,6 @@ from modelexport_passes.errors import ModelExportError
 from modelexport_passes.fast_nodes import copy_node, copy_value
 from modelexport_passes.inlining.body import Body, Description, Part, parts_of
 from modelexport_passes.inlining.originals import Originals
-from modelexport_passes.inlining.stand_ins import without_stand_ins
 from modelexport_passes.scopes.compose import scope_in_call
 from modelexport_passes.scopes.ledger import ORIGIN_KEY, Call, Ledger
 from modelexport_passes.scopes.scope import SCOPE_KEY, Scope, format_frames, format_scope
@@ -31,12 +30,14 @@ class Site:
         node_names: names of nodes that are taken there.
         originals: values of the original graph that bodies have copies of; None where they cannot be restored.
         inside: the place is itself a function body.
+        stand_ins: operations written out there that the original had not; they go if nothing reads them.
     """
 
     names: Names
     node_names: Names
     originals: Originals | None
     inside: bool
+    stand_ins: list[ir.Node] = field(default_factory=list[ir.Node])
 
 
 @dataclass
@@ -195,7 +196,7 @@ class _BodyCopy:
         self._scope = scope
         self._prefix = f"{prefix}/"
         self._particular = instantiation.particular(call, scope, site)
-        restored = without_stand_ins(body.function, self._particular) if site.originals is not None else Call()
+        restored = self._particular if site.originals is not None else Call()
         self._absent, self._constants = frozenset(restored.absent), restored.constants
         self._attributes = {**body.defaults, **attributes}
         self._inherited: dict[str, str] = {}
@@ -222,9 +223,6 @@ class _BodyCopy:
         """Copy nodes of the body, in order; calls among them are written out in turn."""
         originals, origins = self._site.originals, self._particular.origins
         for part in parts:
-            if self._absent and part.node.name in self._absent:
-                self._values.update(dict.fromkeys(part.node.outputs))
-                continue
             if part.callee is not None and self._all.wants(self._place(part).scope):
                 self._expand(part, part.callee)
                 continue
@@ -233,7 +231,7 @@ class _BodyCopy:
                 if origin:
                     self._copy_original(part, origin, originals)
                     continue
-            self._nodes.append(self._clone(part))
+            self._put(part, self._clone(part))
 
     def _copy_original(self, part: Part, origin: str, originals: Originals) -> None:
         """Let the original stand for the copy that the body has of it, or make the copy the original again."""
@@ -246,9 +244,14 @@ class _BodyCopy:
         initializer = originals.restore(origin, copied)
         if initializer is None:
             retag([copied], self._all.tags)
-            self._nodes.append(copied)
+            self._put(part, copied)
         else:
             self._values[outputs[0]] = initializer
+
+    def _put(self, part: Part, copied: ir.Node) -> None:
+        self._nodes.append(copied)
+        if self._absent and part.node.name in self._absent:
+            self._site.stand_ins.append(copied)
 
     def _expand(self, part: Part, callee: ir.OperatorIdentifier) -> None:
         node = part.node
@@ -290,14 +293,23 @@ class _BodyCopy:
         """What a node of the body reads, at the call."""
         values = self._values
         inputs = [values[value] for value in part.inputs]
+        if self._constants:
+            self._recall(part.node, inputs)
+        return inputs
+
+    def _recall(self, node: ir.Node, inputs: list[ir.Value | None]) -> None:
+        """Let a node read the constants that the original had for what stand-ins compute."""
         originals = self._site.originals
-        if self._constants and originals is not None:
-            for at, origin in self._constants.get(part.node.name or "", {}).items():
-                inputs[int(at)], constant = originals.recall(origin)
+        for text, origin in self._constants.get(node.name or "", {}).items():
+            at = int(text)
+            value = node.inputs[at] if at < len(node.inputs) else None
+            producer = None if value is None else value.producer()
+            # Another pass may have put something between them: then that is what the node reads.
+            if originals is not None and producer is not None and producer.name in self._absent:
+                inputs[at], constant = originals.recall(origin)
                 if constant is not None:
                     retag([constant], self._all.tags)
                     self._nodes.append(constant)
-        return inputs
 
     def _attributes_of(self, part: Part) -> dict[str, ir.Attr]:
         """The attributes of a node of the body, at the call."""
@@ -351,7 +363,10 @@ class _BodyCopy:
     # --- names and scopes --------------------------------------------------------------------------------------------
 
     def _name_of(self, value: ir.Value, name: str) -> str:
-        return self._wanted.get(value) or self._site.names.take_or(name, self._prefix + name)
+        wanted = self._wanted.get(value)
+        if wanted is None and self._absent and (producer := value.producer()) and producer.name in self._absent:
+            return self._site.names.take(self._prefix + name)  # the name is another call's, which stays
+        return wanted or self._site.names.take_or(name, self._prefix + name)
 
     def _place(self, part: Part) -> _Placed:
         """Where an operation of the body is, at the site. Many share a scope."""

@@ -21,11 +21,11 @@ from modelexport_passes.outlining.known_values import KnownValues
 from modelexport_passes.outlining.layout import Edges, Item, topological_order
 from modelexport_passes.outlining.margins import find_margin
 from modelexport_passes.outlining.order import Alike, canonical_form
+from modelexport_passes.outlining.regions import Region, kind_of_call
 from modelexport_passes.scopes.copying import copy_node
 from modelexport_passes.scopes.scope import Scope, Source
 
 if TYPE_CHECKING:
-    from modelexport_passes.outlining.regions import Region
     from modelexport_passes.outlining.sharing import Bodies
 
 
@@ -97,9 +97,11 @@ def unfold(alike: Alike, bodies: Bodies, known: KnownValues) -> bool:
     for several in by_class.values():
         for members in _like_members(several, bodies) if len(several) > 1 else ():
             most = max(members, key=lambda member: len(member.inner))
-            model = _Side.of(most.regions[0], most, bodies)
-            for member in members if model.inner else ():
+            # Of the same place in another layer, the constants that shapes are made of are the same, too.
+            models = {kind_of_call(region.frame): region for region in reversed(most.regions)}
+            for member in members if most.inner else ():
                 for region in member.regions if member is not most else ():
+                    model = _Side.of(models.get(kind_of_call(region.frame), most.regions[0]), most, bodies)
                     pairing = _Pairing(model, _Side.of(region, member, bodies), bodies)
                     changed = pairing.settle(known) or changed
     return changed

@@ -82,6 +82,43 @@ def test_a_module_inside_may_be_what_reads_the_shape() -> None:
     assert set(function_calls(outlined(READ_INSIDE, READ_INSIDE_SCOPES))) == {"Block", "Attention"}
 
 
+def _attention(number: int, x: str, tail: str, *, folded: bool) -> str:
+    """A product in a shape that is a constant, or computed from the product and a constant."""
+    computed = f"""
+        s{number} = Shape(a{number})
+        i{number} = Constant <value = int64[1] {{0}}> ()
+        n{number} = Gather <axis = 0> (s{number}, i{number})
+        r{number} = Constant <value = int64[2] {{{tail}}}> ()
+        k{number} = Concat <axis = 0> (n{number}, r{number})"""
+    constant = f"k{number} = Constant <value = int64[3] {{2, {tail}}}> ()"
+    return f"""
+        a{number} = MatMul({x}, w)
+        {constant if folded else computed}
+        b{number} = Reshape(a{number}, k{number})
+        c{number} = Softmax <axis = -1> (b{number})
+        o{number} = Constant <value = int64[2] {{2, 3}}> ()
+        d{number} = Reshape(c{number}, o{number})"""
+
+
+def test_what_stand_ins_need_may_come_from_the_caller() -> None:
+    """Attentions in a layer differ in a constant that their shapes are made of: the layer passes it."""
+    parts = [
+        _attention(0, "x", "3, 1", folded=True), _attention(1, "d0", "1, 3", folded=True),
+        _attention(2, "d1", "3, 1", folded=False), _attention(3, "d2", "1, 3", folded=False),
+    ]  # fmt: skip
+    weight = "<float[3,3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9}>"
+    text = f"g (float[2,3] x) => (float[2,3] y) {weight} {{ {''.join(parts)} y = Identity(d3) }}"
+    scopes = {
+        f"{name}{number}": f"{(FIRST, SECOND)[number // 2]}/Attention.{('self', 'cross')[number % 2]}"
+        for name in "asinrkbcod"
+        for number in range(4)
+    }
+    model = outlined(text, {name: scope for name, scope in scopes.items() if f"{name} = " in text})
+    assert set(function_calls(model)) == {"Block", "Attention"}
+    calls = read_ledger(model).calls
+    assert any("Attention" not in key and call.absent for key, call in calls.items())
+
+
 @pytest.mark.parametrize(
     "text",
     [
