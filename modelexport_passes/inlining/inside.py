@@ -2,7 +2,7 @@
 
 A body in which a call was written out is still shared, and its relative scopes are those of one kind of call. What they
 were at each call before, they shall be after: where the body alone does not say so, the ledger does. So it is with what
-a call does without, and with its constants.
+only stands in at a call, and with its constants.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class _Run(NamedTuple):
 
     Attributes:
         scope: its absolute scope.
-        absent: the call does without it.
+        stands_in: the original has a constant for what it computes at this call.
         constants: number of an input -> origin of the constant that it is at this call.
     """
 
     scope: Scope | None
-    absent: bool
+    stands_in: bool
     constants: dict[str, str]
 
 
@@ -77,7 +77,7 @@ def scopes_at_calls(model: ir.Model, ledger: Ledger, through: Identifiers) -> Ru
 
 
 def _walk(model: ir.Model, place: _Place, ledger: Ledger, through: Identifiers) -> Iterator[tuple[str, _Run]]:
-    absent = set(place.differs.absent)
+    stand_ins = set(place.differs.stand_ins)
     for node in owned_nodes(place.body):
         scope = scope_of(node)
         if place.function is not None:
@@ -89,7 +89,7 @@ def _walk(model: ir.Model, place: _Place, ledger: Ledger, through: Identifiers) 
             if value is not None and value in place.constants:
                 constants[str(at)] = place.constants[value]
         if not seen_through:
-            yield place.key, _Run(scope, node.name in absent, constants)
+            yield place.key, _Run(scope, node.name in stand_ins, constants)
         if callee is not None:
             inner = _entered(callee, node, scope, ledger)
             if seen_through:
@@ -115,7 +115,7 @@ def record_differences(model: ir.Model, ledger: Ledger, before: Runs) -> None:
         # Not a call that was not there before: of a function that was inside of what is gone.
         known = before.get(place.key, ()) if place.key not in reached else ()
         reached.add(place.key)
-        if len(known) == len(nodes) and any(run.absent or run.constants for run in known):
+        if len(known) == len(nodes) and any(run.stands_in or run.constants for run in known):
             _record_constants(nodes, known, ledger.calls.setdefault(place.key, Call()))
         for at, node in enumerate(nodes):
             scope = scope_of(node)
@@ -135,9 +135,9 @@ def record_differences(model: ir.Model, ledger: Ledger, before: Runs) -> None:
 
 
 def _record_constants(nodes: Sequence[ir.Node], runs: Sequence[_Run], call: Call) -> None:
-    """Note of a body what one call of it does without, and its constants; calls that had them may be gone from it."""
+    """Note what only stands in at one call of a body, and its constants; calls that had them may be gone from it."""
     named = [(str(node.name), run) for node, run in zip(nodes, runs, strict=True)]
-    call.absent = [name for name, run in named if run.absent]
+    call.stand_ins = [name for name, run in named if run.stands_in]
     call.constants = {name: run.constants for name, run in named if run.constants}
 
 

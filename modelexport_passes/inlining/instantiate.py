@@ -197,7 +197,7 @@ class _BodyCopy:
         self._prefix = f"{prefix}/"
         self._particular = instantiation.particular(call, scope, site)
         restored = self._particular if site.originals is not None else Call()
-        self._absent, self._constants = frozenset(restored.absent), restored.constants
+        self._stand_ins, self._constants = frozenset(restored.stand_ins), restored.constants
         self._attributes = {**body.defaults, **attributes}
         self._inherited: dict[str, str] = {}
         if not body.is_module:
@@ -250,7 +250,7 @@ class _BodyCopy:
 
     def _put(self, part: Part, copied: ir.Node) -> None:
         self._nodes.append(copied)
-        if self._absent and part.node.name in self._absent:
+        if self._stand_ins and part.node.name in self._stand_ins:
             self._site.stand_ins.append(copied)
 
     def _expand(self, part: Part, callee: ir.OperatorIdentifier) -> None:
@@ -305,7 +305,7 @@ class _BodyCopy:
             value = node.inputs[at] if at < len(node.inputs) else None
             producer = None if value is None else value.producer()
             # Another pass may have put something between them: then that is what the node reads.
-            if originals is not None and producer is not None and producer.name in self._absent:
+            if originals is not None and producer is not None and producer.name in self._stand_ins:
                 inputs[at], constant = originals.recall(origin)
                 if constant is not None:
                     retag([constant], self._all.tags)
@@ -364,7 +364,7 @@ class _BodyCopy:
 
     def _name_of(self, value: ir.Value, name: str) -> str:
         wanted = self._wanted.get(value)
-        if wanted is None and self._absent and (producer := value.producer()) and producer.name in self._absent:
+        if wanted is None and self._stand_ins and (producer := value.producer()) and producer.name in self._stand_ins:
             return self._site.names.take(self._prefix + name)  # the name is another call's, which stays
         return wanted or self._site.names.take_or(name, self._prefix + name)
 

@@ -110,7 +110,7 @@ def _record_unfolded(plan: OutlinePlan, made: Made, ledger: Ledger) -> None:
                 name = str(made[first].name)
                 call = ledger.calls.setdefault(call_key(region.frames, region.part), Call())
                 if stands_in:
-                    call.absent.append(name)
+                    call.stand_ins.append(name)
                 slots = range(len(item.ins)) if isinstance(item, Op) else order[bodies.group_of[item]]
                 for folded in bodies.folded.get(item, ()):
                     origin = _record_folded(folded.constant, ledger)

@@ -2,8 +2,8 @@
 
 Such a shape is not there before the call, so it cannot be passed in (`margins.py`). But where it is proven that
 computing gives the constant, the module that has the constant may compute as well: it takes *stand-ins* for the
-operations that it lacks, and their result instead of its constant. The ledger says what stands in at which call, and
-inlining leaves the stand-ins out and brings the constants back.
+operations that it lacks, and their result instead of its constant. The ledger says what stands in at which call;
+inlining brings the constants back, and what only stood in goes.
 """
 
 from __future__ import annotations

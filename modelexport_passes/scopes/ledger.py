@@ -67,14 +67,14 @@ class Call:
         bases: path -> index of its first call inside, where not zero.
         scopes: name of a node in the body -> its absolute scope, where the relative one in the body is not this call's.
         origins: name of a node in the body -> its origin, where it is not the one in the body; "" for none.
-        absent: names of nodes in the body that the call does without: it has constants for what they compute.
+        stand_ins: names of nodes in the body that only stand in at this call: it has constants for what they compute.
         constants: name of a node in the body -> number of an input -> origin of the constant that it is at this call.
     """
 
     bases: dict[str, int] = field(default_factory=dict[str, int])
     scopes: dict[str, str] = field(default_factory=dict[str, str])
     origins: dict[str, str] = field(default_factory=dict[str, str])
-    absent: list[str] = field(default_factory=list[str])
+    stand_ins: list[str] = field(default_factory=list[str])
     constants: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
 
 

@@ -116,7 +116,7 @@ def test_what_stand_ins_need_may_come_from_the_caller() -> None:
     model = outlined(text, {name: scope for name, scope in scopes.items() if f"{name} = " in text})
     assert set(function_calls(model)) == {"Block", "Attention"}
     calls = read_ledger(model).calls
-    assert any("Attention" not in key and call.absent for key, call in calls.items())
+    assert any("Attention" not in key and call.stand_ins for key, call in calls.items())
 
 
 @pytest.mark.parametrize(
@@ -178,10 +178,10 @@ def test_the_ledger_forgets_constants_of_bodies_that_a_pass_changes() -> None:
     """A pass may let a body compute something else under the same names."""
     model = scoped(FOLDED, SCOPES)
     mx.Outline()(model)
-    assert any(call.absent and call.constants for call in read_ledger(model).calls.values())
+    assert any(call.stand_ins and call.constants for call in read_ledger(model).calls.values())
     upkeep = LedgerUpkeep(model)
     upkeep.follow({key: {str(node.name): str(node.name) for node in body} for key, body in model.functions.items()})
-    assert not any(call.absent or call.constants for call in read_ledger(model).calls.values())
+    assert not any(call.stand_ins or call.constants for call in read_ledger(model).calls.values())
 
 
 KNOWN = """
