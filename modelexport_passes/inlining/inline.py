@@ -13,8 +13,9 @@ from modelexport_passes.default_domain import name_default_domain
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.fast_nodes import insert_nodes, remove_node
 from modelexport_passes.inlining.inside import record_differences, scopes_at_calls
-from modelexport_passes.inlining.instantiate import Instance, Instantiation, Site
+from modelexport_passes.inlining.instantiate import Instantiation
 from modelexport_passes.inlining.originals import Originals
+from modelexport_passes.inlining.site import Instance, Site
 from modelexport_passes.scopes.ledger import Ledger, read_ledger, write_ledger
 from modelexport_passes.scopes.scope import Scope, Source, scope_of, set_scope
 from modelexport_passes.scopes.tags import retag, tag_templates

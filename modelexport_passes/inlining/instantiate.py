@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -11,46 +11,14 @@ from modelexport_passes.errors import ModelExportError
 from modelexport_passes.fast_nodes import copy_node, copy_value
 from modelexport_passes.inlining.body import Body, Description, Part, parts_of
 from modelexport_passes.inlining.originals import Originals
+from modelexport_passes.inlining.site import Instance, Site
 from modelexport_passes.scopes.compose import scope_in_call
 from modelexport_passes.scopes.ledger import ORIGIN_KEY, Call, Ledger
 from modelexport_passes.scopes.scope import SCOPE_KEY, Scope, format_frames, format_scope
 from modelexport_passes.scopes.tags import names_nodes, retag, tags_of_scope
 from modelexport_passes.scopes.walk import owned_nodes
-from modelexport_passes.unique_names import Names
 
 Attributes = Mapping[str, ir.Attr]
-
-
-@dataclass
-class Site:
-    """Where a call is written out.
-
-    Attributes:
-        names: names of values that are taken there.
-        node_names: names of nodes that are taken there.
-        originals: values of the original graph that bodies have copies of; None where they cannot be restored.
-        inside: the place is itself a function body.
-        stand_ins: operations written out there that the original had not; they go if nothing reads them.
-    """
-
-    names: Names
-    node_names: Names
-    originals: Originals | None
-    inside: bool
-    stand_ins: list[ir.Node] = field(default_factory=list[ir.Node])
-
-
-@dataclass
-class Instance:
-    """A call written out.
-
-    Attributes:
-        nodes: in order.
-        outputs: one for each output of the call; None where the function returns an input that the call leaves out.
-    """
-
-    nodes: list[ir.Node] = field(default_factory=list[ir.Node])
-    outputs: list[ir.Value | None] = field(default_factory=list["ir.Value | None"])
 
 
 class Instantiation:
