@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import cast
 
@@ -14,6 +13,7 @@ from modelexport_passes.outlining.plan import FunctionPlan, OutlinePlan
 from modelexport_passes.outlining.regions import Frames, Region
 from modelexport_passes.outlining.rewrite import Made
 from modelexport_passes.outlining.sharing import Bodies
+from modelexport_passes.scopes.compact import as_text
 from modelexport_passes.scopes.ledger import (
     CALLS_KEY,
     MODULE_KEY,
@@ -93,8 +93,8 @@ def _record_function(model: ir.Model, function: FunctionPlan, bodies: Bodies, ma
     if any(parts):
         model_function.metadata_props[PART_KEY] = ",".join(map(str, parts))
     if function.state:
-        model_function.metadata_props[STATE_KEY] = json.dumps(function.state)
-    model_function.metadata_props[CALLS_KEY] = json.dumps([str(region.frame) for region in instances])
+        model_function.metadata_props[STATE_KEY] = as_text(function.state)
+    model_function.metadata_props[CALLS_KEY] = as_text([str(region.frame) for region in instances])
 
 
 def _record_unfolded(plan: OutlinePlan, made: Made, ledger: Ledger) -> None:

@@ -22,6 +22,7 @@ from modelexport_passes.outlining.flow import Op
 from modelexport_passes.outlining.plan import OutlinePlan
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.outlining.sharing import Bodies
+from modelexport_passes.scopes.compact import as_text
 from modelexport_passes.scopes.ledger import SOURCE_KEY, SOURCES_KEY
 from modelexport_passes.scopes.scope import UNKNOWN_CLASS
 from modelexport_passes.scopes.torch_metadata import frames_from_metadata
@@ -58,7 +59,7 @@ def record_sources(model: ir.Model, plan: OutlinePlan, sources: Sources) -> None
         if class_name != UNKNOWN_CLASS:
             by_class.setdefault(class_name, source)
     if by_class:
-        model.metadata_props[SOURCES_KEY] = json.dumps(by_class, sort_keys=True)
+        model.metadata_props[SOURCES_KEY] = as_text(by_class)
 
 
 def _remembered(model: ir.Model) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from modelexport_passes.scopes.compact import as_text
 from modelexport_passes.scopes.scope import Frame, format_frames
 
 LEDGER_KEY = "pkg.modelexport_passes.ledger"
@@ -142,7 +143,7 @@ def write_ledger(model: ir.Model, ledger: Ledger) -> None:
         model.metadata_props.pop(LEDGER_KEY, None)
         return
     originals = {name: _filled(entry) for name, entry in sorted(ledger.originals.items())}
-    text = json.dumps({"calls": calls, "originals": originals}, separators=(",", ":"), sort_keys=True)
+    text = as_text({"calls": calls, "originals": originals})
     model.metadata_props[LEDGER_KEY] = text
 
 

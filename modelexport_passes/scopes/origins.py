@@ -16,6 +16,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from modelexport_passes.scopes.compact import as_text
 from modelexport_passes.scopes.relative import to_absolute, to_relative
 from modelexport_passes.scopes.scope import Frame, Scope, common_frames, format_scope, parse_scope, scope_of
 
@@ -38,7 +39,7 @@ def format_origins(scope: Scope, origins: Sequence[Scope]) -> str | None:
         frames = to_relative(origin.frames, common, {}) if common else origin.frames
         assert frames is not None
         texts.append(format_scope(Scope(frames, origin.source, relative=True)))
-    return json.dumps({"up": len(scope.frames) - len(common), "scopes": texts}, separators=(",", ":"))
+    return as_text({"up": len(scope.frames) - len(common), "scopes": texts})
 
 
 def parse_origins(scope: Scope, text: str) -> tuple[Scope, ...]:

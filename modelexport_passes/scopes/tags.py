@@ -25,6 +25,7 @@ from collections.abc import Iterable, Mapping
 import onnx_ir as ir
 
 from modelexport_passes.errors import ConfigError
+from modelexport_passes.scopes.compact import as_text
 from modelexport_passes.scopes.scope import SCOPE_KEY, UNKNOWN_CLASS, Frame, Scope, escape, parse_scope, unescape
 
 TAGS_KEY = "pkg.modelexport_passes.tags"
@@ -228,7 +229,7 @@ def tag_templates(model: ir.Model) -> dict[str, str]:
 
 def remember_template(model: ir.Model, key: str, template: str) -> None:
     """Note that the model's nodes carry a tag under ``key``."""
-    model.metadata_props[TAGS_KEY] = json.dumps({**tag_templates(model), key: template}, sort_keys=True)
+    model.metadata_props[TAGS_KEY] = as_text({**tag_templates(model), key: template})
 
 
 def retag(nodes: Iterable[ir.Node], templates: Mapping[str, str]) -> int:

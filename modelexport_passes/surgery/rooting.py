@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 import onnx_ir as ir
 
+from modelexport_passes.scopes.compact import as_text
 from modelexport_passes.scopes.ledger import CALLS_KEY, ORIGIN_KEY, Call, Ledger, read_ledger, write_ledger
 from modelexport_passes.scopes.relative import Frames, to_relative
 from modelexport_passes.scopes.scope import Frame, Scope, format_frames, format_scope, parse_scope, scope_of, set_scope
@@ -110,4 +110,4 @@ def record_calls(model: ir.Model) -> None:
         if function is not None:
             served.setdefault(function, {})[str(frames[-1])] = None
     for function, calls in served.items():
-        function.metadata_props[CALLS_KEY] = json.dumps(list(calls))
+        function.metadata_props[CALLS_KEY] = as_text(list(calls))

@@ -45,8 +45,8 @@ def test_attributes_that_differ_become_attributes_of_the_function() -> None:
     """The calls pass them, through every function down to the operation."""
     model = outlined(ACTS, ACT_SCOPES, lift="attributes")
     assert function_calls(model) == {
-        "Block": '["layers.0", "layers.1"]',
-        "Act": '["layers.0.act", "layers.1.act"]',
+        "Block": '["layers.0","layers.1"]',
+        "Act": '["layers.0.act","layers.1.act"]',
     }
     assert [values(node)["alpha"] for node in model.graph] == pytest.approx([0.1, 0.2])
     assert values(model.functions["pkg", "Block", ""][0]) == {"alpha": "@alpha"}

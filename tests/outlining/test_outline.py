@@ -61,8 +61,8 @@ def test_equal_blocks_share_one_function_with_the_weights_as_inputs() -> None:
     """Two blocks that differ in weights alone are two calls of one function; weights have local names."""
     model = outlined(TWO_BLOCKS, TWO_BLOCKS_SCOPES)
     assert function_calls(model) == {
-        "Block": '["layers.0", "layers.1"]',
-        "Linear": '["layers.0.fc", "layers.1.fc"]',
+        "Block": '["layers.0","layers.1"]',
+        "Linear": '["layers.0.fc","layers.1.fc"]',
     }
     block = model.functions["pkg", "Block", ""]
     assert [value.name for value in block.inputs] == ["input_0", "fc.weight"]
@@ -141,7 +141,7 @@ def test_a_module_called_twice_is_two_calls_of_one_function() -> None:
         "y": "/Net/Block.block@1",
     }
     model = outlined(text, scopes)
-    assert function_calls(model) == {"Block": '["block", "block@1"]', "Act": '["block.act", "block.act@1"]'}
+    assert function_calls(model) == {"Block": '["block","block@1"]', "Act": '["block.act","block.act@1"]'}
     assert [call.bases for call in read_ledger(model).calls.values()] == [{"block.act": 1}]
 
 
@@ -155,7 +155,7 @@ def test_a_module_that_another_one_calls_from_elsewhere_keeps_its_path() -> None
         "y": "/Net/Block.two",
     }
     model = outlined(text, scopes)
-    assert function_calls(model) == {"Block": '["one", "two"]', "Act": '["act", "act@1"]'}
+    assert function_calls(model) == {"Block": '["one","two"]', "Act": '["act","act@1"]'}
     assert tags_in(model.functions["pkg", "Block", ""]) == [("Act", "Act.^act"), ("Neg", ".")]
 
 
@@ -176,7 +176,7 @@ def test_a_shared_constant_is_cloned_into_each_body_and_one_again_after_inlining
         SHARED_CONSTANT,
         {"two": "/Net/Scale.layers.0", "a": "/Net/Scale.layers.0", "y": "/Net/Scale.layers.1"},
     )
-    assert function_calls(model) == {"Scale": '["layers.0", "layers.1"]'}
+    assert function_calls(model) == {"Scale": '["layers.0","layers.1"]'}
     assert [node.op_type for node in model.functions["pkg", "Scale", ""]] == ["Constant", "Mul"]
     assert [node.op_type for node in model.graph] == ["Scale", "Scale"]
 
@@ -227,7 +227,7 @@ def test_work_that_one_module_does_for_its_siblings_is_placed_in_their_caller() 
         MASK, {"mask": layer, "a": layer, "b": layer, "c": "/Net/Layer.layers.1", "y": "/Net/Layer.layers.1"}
     )
     assert tags_in(model.graph) == [("Sign", layer), ("Layer", layer), ("Layer", "/Net/Layer.layers.1")]
-    assert function_calls(model) == {"Layer": '["layers.0", "layers.1"]'}
+    assert function_calls(model) == {"Layer": '["layers.0","layers.1"]'}
 
 
 def test_what_an_exporter_merged_between_like_modules_is_placed_in_their_caller() -> None:
@@ -264,7 +264,7 @@ def test_an_identity_that_only_names_an_output_is_the_graphs() -> None:
     """Exporters put one where an output needs a name; like modules shall not differ by it."""
     text = "g (float[2,3] x) => (float[2,3] y, float[2,3] z) { a = Neg(x)  b = Neg(a)  y = Identity(a)  z = Relu(b) }"
     model = outlined(text, {"a": "/Net/N.n.0", "b": "/Net/N.n.1", "y": "/Net/N.n.0", "z": "/Net"})
-    assert function_calls(model) == {"N": '["n.0", "n.1"]'}
+    assert function_calls(model) == {"N": '["n.0","n.1"]'}
 
 
 def test_what_a_module_returns_is_not_hoisted_out_of_it() -> None:
@@ -288,7 +288,7 @@ def test_an_output_that_only_one_call_uses_is_an_output_of_all_calls() -> None:
     """
     scopes = {"extra": "/Net/L.l0", "a": "/Net/L.l0", "b": "/Net/L.l1", "y": "/Net/L.l1"}
     model = outlined(text, scopes)
-    assert function_calls(model) == {"L": '["l0", "l1"]'}
+    assert function_calls(model) == {"L": '["l0","l1"]'}
     assert [[value.name for value in node.outputs] for node in model.graph] == [["extra", "a"], ["b", "y"]]
 
 
@@ -368,7 +368,7 @@ def test_parts_of_like_modules_share_and_constants_are_in_each_part() -> None:
         }
     model = outlined(text, scopes, on_nonconvex="split")
     calls = function_calls(model)
-    assert [calls[name] for name in ("Two", "Two_1")] == ['["m.0", "m.1"]'] * 2
+    assert [calls[name] for name in ("Two", "Two_1")] == ['["m.0","m.1"]'] * 2
     for name in ("Two", "Two_1"):
         assert [node.op_type for node in model.functions["pkg", name, ""]].count("Constant") == 1
     partly = model.clone()
@@ -427,7 +427,7 @@ def test_constants_that_differ_become_inputs() -> None:
     """
     scopes = {"two": "/Net/Scale.s.0", "a": "/Net/Scale.s.0", "three": "/Net/Scale.s.1", "y": "/Net/Scale.s.1"}
     lifted = outlined(text, scopes)
-    assert function_calls(lifted) == {"Scale": '["s.0", "s.1"]'}
+    assert function_calls(lifted) == {"Scale": '["s.0","s.1"]'}
     assert sorted(node.op_type for node in lifted.graph) == ["Constant", "Constant", "Scale", "Scale"]
     assert set(function_calls(outlined(text, scopes, lift="never"))) == {"Scale", "Scale_1"}
 
@@ -438,7 +438,7 @@ def test_a_value_fed_twice_in_one_call_and_once_in_another_does_not_part_them() 
     g (float[2,3] x) => (float[2,3] y) { a = Relu(x)  b = Add(x, x)  y = Add(a, b) }
     """
     model = outlined(text, {"a": "/Net", "b": "/Net/Sum.one", "y": "/Net/Sum.two"})
-    assert function_calls(model) == {"Sum": '["one", "two"]'}
+    assert function_calls(model) == {"Sum": '["one","two"]'}
     assert len(model.functions["pkg", "Sum", ""].inputs) == 2
 
 

@@ -137,7 +137,7 @@ def test_what_extract_takes_out_can_come_back_changed() -> None:
     block = model.functions["pkg", "Block", ""]
     assert tags_in(block) == [("MatMul", "Linear.fc"), ("Sigmoid", "SiLU.act"), ("Mul", "SiLU.act")]
     assert [value.name for value in block.inputs] == ["input_0", "fc.weight"]
-    assert function_calls(model) == {"Block": '["layers.0", "layers.1"]'}
+    assert function_calls(model) == {"Block": '["layers.0","layers.1"]'}
     silu_is_replaced(model)
 
 
