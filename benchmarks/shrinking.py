@@ -45,7 +45,7 @@ def main() -> None:
     print("| layers | exported, kB | all modules | outermost blocks |\n|--:|--:|--:|--:|")
     for layers in [int(argument) for argument in sys.argv[1:]] or [8, 32]:
         plain, everything, blocks = measure(layers)
-        print(f"| {layers} | {plain / 1e3:.0f} | 1/{plain / everything:.1f} | 1/{plain / blocks:.1f} |", flush=True)
+        print(f"| {layers} | {plain / 1e3:.0f} | 1/{plain / everything:.2f} | 1/{plain / blocks:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
