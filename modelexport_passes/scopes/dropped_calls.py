@@ -39,7 +39,7 @@ def dropped_calls(root: Call, names: Sequence[str | None]) -> dict[Call, int]:
         root: the calls that are told apart.
         names: of each operation the fx node that it was made from.
     """
-    numbered = [None if name is None else _split(name) for name in names]
+    numbered = _numbered(names)
     missing = _missing(numbered)
     found: dict[Call, int] = {}
     if not missing:
@@ -221,6 +221,18 @@ def _between(numbers: Sequence[int], places: Sequence[_Span]) -> _Gaps:
             gaps.numbers += range(before + 1, number)
     gaps.largest = max(gaps.sizes, default=0)
     return gaps
+
+
+def _numbered(names: Iterable[str | None]) -> list[tuple[str, int] | None]:
+    """Kind and number of each name. Operations of one fx node mostly follow each other: its name is read once."""
+    numbered: list[tuple[str, int] | None] = []
+    before: str | None = None
+    node: tuple[str, int] | None = None
+    for name in names:
+        if name != before:
+            before, node = name, None if name is None else _split(name)
+        numbered.append(node)
+    return numbered
 
 
 def _split(name: str) -> tuple[str, int]:

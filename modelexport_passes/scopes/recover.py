@@ -97,7 +97,7 @@ def recover(
     changed = 0
     if source in ("auto", "metadata"):
         changed += _write_new(nodes, scopes_from_metadata(nodes, owners))
-    if reference is None and _all_known(everywhere):
+    if reference is None and (changed == len(everywhere) or _all_known(everywhere)):
         return changed > 0  # the usual: no other source has to look at all operations
     if source in ("auto", "name") and not _all_known(everywhere):
         # This exporter names an instance by the first of its names.

@@ -185,6 +185,7 @@ def parse_scope(text: str) -> Scope:
     return Scope(frames, source, relative)
 
 
+@functools.lru_cache(maxsize=16384)
 def _parse_frame(text: str) -> Frame:
     class_name, colon, rest = text.partition(":")
     if not colon:

@@ -9,6 +9,7 @@ operations does (`modelexport_passes.scopes.calls`).
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -59,7 +60,9 @@ def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> d
     fused = {node: owner for node in made if (owner := _kernel_owner(node, owners)) is not None}
     norms = {node: told[node] for node in fused}
     told |= {node: frames_of_owner(told[node], owner) for node, owner in fused.items()}
-    classes = {frame.path: frame.class_name for frames in told.values() for frame in frames}
+    # The last one that names a path decides, should two name other classes of it.
+    stacks = [*by_identity(reversed(told.values())).values()][::-1]
+    classes = {frame.path: frame.class_name for frames in stacks for frame in frames}
     events = _events(told, owners)
     root, innermost = call_tree(events)
     paths = _paths(root, events)
@@ -88,7 +91,7 @@ def _told(nodes: Iterable[ir.Node]) -> dict[ir.Node, tuple[Frame, ...]]:
         metadata = node.metadata_props
         texts = metadata.get(NAME_SCOPES), metadata.get(CLASS_HIERARCHY)
         if texts != before:
-            before, frames = texts, frames_from_metadata(node)
+            before, frames = texts, _frames_from(*texts)
         found = frames or frames_from_builder(node)
         if found:
             told[node] = found
@@ -96,32 +99,43 @@ def _told(nodes: Iterable[ir.Node]) -> dict[ir.Node, tuple[Frame, ...]]:
 
 
 def _fx_names(nodes: Iterable[ir.Node]) -> list[str | None]:
-    """`fx_node_name` of each, each text read once."""
-    texts = [node.metadata_props.get(NAME_SCOPES) for node in nodes]
-    known = {text: None if text is None else _last(text) for text in set(texts)}
-    return [known[text] for text in texts]
+    """`fx_node_name` of each. What follows each other is mostly made of one fx node: it is read once."""
+    names: list[str | None] = []
+    before: str | None = None
+    name: str | None = None
+    for node in nodes:
+        text = node.metadata_props.get(NAME_SCOPES)
+        if text != before:
+            before, name = text, None if text is None else _last(text)
+        names.append(name)
+    return names
 
 
 def _events(told: Mapping[ir.Node, tuple[Frame, ...]], owners: ParameterOwners) -> list[Event]:
-    read = {node: owners.read(node) for node in told}
-    readers = Counter(value for values in read.values() for value in values)
+    read = [owners.read(node) for node in told]
+    readers = Counter(itertools.chain.from_iterable(read))
     events: list[Event] = []
     before: tuple[Frame, ...] = ()
     chain: tuple[str, ...] = ()
+    alike: dict[str, Event] = {}  # one for all that tell nothing but their module and operator
     traces = Traces()
-    for node, frames in told.items():
+    for (node, frames), reads in zip(told.items(), read, strict=True):
         if frames is not before:
-            before, chain = frames, tuple([frame.path for frame in frames[1:]])
-        reads = read[node]
+            before, chain, alike = frames, tuple([frame.path for frame in frames[1:]]), {}
         kind = node.op_type
-        event = Event(chain, kind=kind, ends=kind != "Constant")
-        if reads:
-            event.reads = tuple([value.name for value in reads])
-            # A parameter that several read may be tied, or one that the optimizer kept for all that are equal.
-            own = [owner for value in reads if readers[value] == 1 and (owner := owners.owner(value)) is not None]
-            event.hints = tuple([_hint(own, path) for path in chain]) if own else ()
-        if STACK_TRACE in node.metadata_props:
-            event.places = traces.places(_trace(node), len(frames))
+        traced = STACK_TRACE in node.metadata_props
+        event = None if reads or traced else alike.get(kind)
+        if event is None:
+            event = Event(chain, kind=kind, ends=kind != "Constant")
+            if reads:
+                event.reads = tuple([value.name for value in reads])
+                # A parameter that several read may be tied, or one that the optimizer kept for all that are equal.
+                own = [owner for value in reads if readers[value] == 1 and (owner := owners.owner(value)) is not None]
+                event.hints = tuple([_hint(own, path) for path in chain]) if own else ()
+            if traced:
+                event.places = traces.places(_trace(node), len(frames))
+            if not reads and not traced:
+                alike[kind] = event
         events.append(event)
     return events
 
@@ -171,7 +185,10 @@ def _kernel_owner(node: ir.Node, owners: ParameterOwners) -> str | None:
 def frames_from_metadata(node: ir.Node) -> tuple[Frame, ...]:
     """The modules that torch's metadata on the node tells, root first, each with call 0. Empty if none are told."""
     metadata = node.metadata_props
-    names, classes = metadata.get(NAME_SCOPES), metadata.get(CLASS_HIERARCHY)
+    return _frames_from(metadata.get(NAME_SCOPES), metadata.get(CLASS_HIERARCHY))
+
+
+def _frames_from(names: str | None, classes: str | None) -> tuple[Frame, ...]:
     # Names end in the operation's own: each is another text. Classes are not: few have to be looked at.
     return () if names is None or classes is None else _frames(_head(names), _class_head(classes))
 
