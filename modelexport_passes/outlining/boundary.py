@@ -18,7 +18,8 @@ def find_results(layout: Mapping[Region, Sequence[Item]], root: Region) -> dict[
             for reader in wire.readers:
                 if top is root:
                     break
-                top = lowest_common(top, reader.region)
+                if reader.region is not top:
+                    top = lowest_common(top, reader.region)
             region = op.region
             while region is not top:
                 results[region].append(wire)

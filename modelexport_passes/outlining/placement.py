@@ -95,7 +95,7 @@ def _is_small_result(op: Op) -> bool:
     A table that is computed (the cosines of a rotary embedding) is work, and a module's result: it is handed over.
     """
     if op.node.op_type == "Constant":
-        tensor = op.node.attributes.get("value")
+        tensor = op.node.attributes.data.get("value")  # the dictionary itself: a UserDict fails first
         return tensor is None or tensor.is_ref() or tensor.value.size <= CLONE_LIMIT
     return all(_is_shape_like(wire.value) for wire in op.outs)
 
@@ -207,8 +207,11 @@ def _embed_initializers(ops: Sequence[Op], clones: Sequence[Op], root: Region) -
     """Make small folded initializers constants of the regions that read them."""
     wires: dict[Wire, None] = {}
     for op in (*ops, *clones):
-        if op.region is not root and not op.withdrawn:
-            wires.update((wire, None) for wire in op.reads if is_embeddable(wire))
+        if op.region is root or op.withdrawn:
+            continue
+        for wire in op.reads:
+            if wire.is_weight and is_embeddable(wire):
+                wires[wire] = None
     embedded: list[Op] = []
     for wire in wires:
         by_region: dict[Region, list[Op]] = {}

@@ -87,9 +87,9 @@ def recover(
         traced: the calls of the run that the names of nodes are of, if it was recorded.
         everywhere: every node of the main graph and its subgraphs, if they are at hand.
     """
-    nodes = list(model.graph)
     if everywhere is None:
-        everywhere = list(owned_nodes(nodes))
+        everywhere = list(owned_nodes(model.graph))
+    nodes = everywhere if len(everywhere) == len(model.graph) else list(model.graph)
     if _all_known(everywhere):
         return False
     classes = None if module is None else module_classes(module)

@@ -52,6 +52,9 @@ def _without_weights(model: ir.Model) -> onnx.ModelProto:
     if len(kept) < len(proto.graph.initializer):
         del proto.graph.initializer[:]
         proto.graph.initializer.extend(kept)
+    for function in proto.functions:
+        for node in function.node:
+            node.ClearField("metadata_props")  # inference copies a body for each call: with all that it says
     return proto
 
 
