@@ -101,7 +101,9 @@ def test_initializers_are_written_as_onnx_ir_writes_them(tmp_path: Path) -> None
         ir.tensor(7, dtype=ir.DataType.INT64),
     ]
     values = [
-        ir.Value(name=f"ä{at}", type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
+        ir.Value(
+            name=f"ä{at}", type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
+        )
         for at, tensor in enumerate(tensors)
     ]
     values.append(ir.Value(name="untyped", const_value=ir.tensor([1.0])))
