@@ -13,7 +13,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeAlias, TypedDict, Unpack, cast
 
 import torch
@@ -93,14 +93,7 @@ def export_dynamo_as_transformers(
     """
     inner = transformers_model(model)
     assert inner is not None
-    expected = _results(model, args, kwargs)
-    with _quiet(), _without_gradients(), transformers_patches(inner) as theirs:
-        captured = torch.export.export(
-            model, args, dict(kwargs or {}), dynamic_shapes=_unnamed(options["dynamic_shapes"]), strict=False
-        )
-        repair_graph(captured)
-        check_same(_results(captured.module(check_guards=False), args, kwargs), expected)
-        return _to_onnx(captured, (), None, {**theirs, **translations}, options)
+    return _checked(model, args, kwargs, inner, contextlib.nullcontext(), translations, options)
 
 
 def export_dynamo_by_example(
@@ -124,18 +117,43 @@ def export_dynamo_by_example(
         Exception: whatever torch raises; `modelexport_passes.exporting.export` says it in one line.
     """
     inner = transformers_model(model) if rewritten else None
+    notes: list[str] = []
+    asking = _answered_as_in_a_run(model, args, kwargs, notes)
+    return _checked(model, args, kwargs, inner, asking, translations, options), notes
+
+
+@contextmanager
+def _answered_as_in_a_run(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, notes: list[str]
+) -> Generator[None]:
+    """Run the model once, note it, and give what it asks the same answers again."""
+    with state_kept(model):
+        answers = answers_of(model, args, kwargs or {})
+    notes.append(answers.note())
+    with answered(model, answers), contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def _checked(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None,
+    inner: torch.nn.Module | None,
+    capturing: AbstractContextManager[None],
+    translations: Translations,
+    options: DynamoOptions,
+) -> torch.onnx.ONNXProgram:
+    """Capture, compare with the model, translate; with transformers' rewrites in force if there is an inner model."""
     expected = _results(model, args, kwargs)
     rewrites = contextlib.nullcontext(_NO_TRANSLATIONS) if inner is None else transformers_patches(inner)
     with _quiet(), _without_gradients(), rewrites as theirs:
-        with state_kept(model):
-            answers = answers_of(model, args, kwargs or {})
-        shapes = _unnamed(options["dynamic_shapes"])
-        with answered(model, answers), contextlib.redirect_stdout(io.StringIO()):
+        with capturing:
+            shapes = _unnamed(options["dynamic_shapes"])
             captured = torch.export.export(model, args, dict(kwargs or {}), dynamic_shapes=shapes, strict=False)
         if inner is not None:
             repair_graph(captured)
         check_same(_results(captured.module(check_guards=False), args, kwargs), expected)
-        return _to_onnx(captured, (), None, {**theirs, **translations}, options), [answers.note()]
+        return _to_onnx(captured, (), None, {**theirs, **translations}, options)
 
 
 def _results(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> list[torch.Tensor]:

@@ -8,7 +8,7 @@ from onnx import version_converter
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript.optimizer import fold_constants  # pyright: ignore[reportUnknownVariableType]
 
-from modelexport_passes.errors import ModelExportError
+from modelexport_passes.errors import ModelExportError, first_line
 from modelexport_passes.scopes.carry import carry
 from modelexport_passes.scopes.recover import recover
 from modelexport_passes.scopes.snapshot import take_snapshot
@@ -27,8 +27,8 @@ def convert_opset(model: ir.Model, opset: int) -> ir.Model:
     try:
         converted = version_converter.convert_version(ir.to_proto(model), opset)
     except (RuntimeError, version_converter.ConvertError, onnx.checker.ValidationError) as error:
-        line = str(error).splitlines()[0]
-        raise ModelExportError(f"export: no conversion to opset {opset}: {line}; export at a higher opset") from error
+        reason = f"no conversion to opset {opset}: {first_line(error)}"
+        raise ModelExportError(f"export: {reason}; export at a higher opset") from error
     result = ir.from_proto(converted)
     carry(result, snapshot)
     recover(result)

@@ -162,7 +162,7 @@ class Ways:
         captured = exported_program_of(program)
         with state_kept(self.model):
             for sizes in self.sizes:
-                check_elsewhere(captured.module(check_guards=False), self.model, sizes.others())
+                check_elsewhere(captured, self.model, sizes.others())
         record_scopes(program)
         example = captured.example_inputs or (self.args, self.kwargs)
         return Captured(self, program.model, example, [*notes, *_ones_that_vary(program.model, example)])

@@ -12,35 +12,15 @@ from modelexport_passes.outlining.known_values import KnownValues
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.scopes.ledger import format_tensor, parse_tensor, read_ledger
 from modelexport_passes.surgery.upkeep import LedgerUpkeep
+from tests.outlining.test_margins import FIRST, SECOND
+from tests.outlining.test_margins import FOLDED as FOLDED_OUTSIDE
+from tests.outlining.test_margins import FOLDED_SCOPES as SCOPES
 from tests.outlining.test_outline import X, outlined
 from tests.scoped_models import fingerprint, function_calls, run, scoped
 
-FIRST, SECOND = "/Net/Block.layers.0", "/Net/Block.layers.1"
-
-FOLDED = """
-g (float[2,3] x) => (float[2,3] y)
-<float[3,3] layers.0.weight = {1, 2, 3, 4, 5, 6, 7, 8, 9}, float[3,3] layers.1.weight = {3, 2, 3, 1, 5, 6, 7, 1, 9}> {
-    a = MatMul(x, layers.0.weight)
-    k = Constant <value = int64[3] {2, 3, 1}> ()
-    b = Reshape(a, k)
-    c = Softmax <axis = -1> (b)
-    l = Constant <value = int64[2] {2, 3}> ()
-    m = Reshape(c, l)
-    d = MatMul(m, layers.1.weight)
-    s = Shape(d)
-    i = Constant <value = int64[1] {0}> ()
-    n = Gather <axis = 0> (s, i)
-    r = Constant <value = int64[2] {3, 1}> ()
-    q = Concat <axis = 0> (n, r)
-    e = Reshape(d, q)
-    f = Softmax <axis = -1> (e)
-    o = Constant <value = int64[2] {2, 3}> ()
-    y = Reshape(f, o)
-}
-"""
+FOLDED = FOLDED_OUTSIDE.replace("s = Shape(m)", "s = Shape(d)")
 """Layer 1 computes the shape of its product; in layer 0 it is folded."""
 
-SCOPES = dict.fromkeys("akbclm", FIRST) | dict.fromkeys("dsinrqefoy", SECOND)
 READ_INSIDE = FOLDED.replace("b = Reshape(a, k)", "t = Tanh(a)  b = Reshape(t, k)").replace(
     "e = Reshape(d, q)", "u = Tanh(d)  e = Reshape(u, q)"
 )
