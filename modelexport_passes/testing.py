@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 import onnx
 import onnx_ir as ir
 
+from modelexport_passes.scopes.copying import copy_model
+
 DEFAULT_HEADER = '<ir_version: 10, opset_import: ["": 20]>'
 """What is put before a text that holds a graph only."""
 
@@ -67,7 +69,7 @@ def assert_rewrites(
     Raises:
         AssertionError: with a diff of the two models, where they differ.
     """
-    start = model_of(before) if isinstance(before, str) else before.clone()
+    start = model_of(before) if isinstance(before, str) else copy_model(before)
     expected = canonical_text(model_of(after), metadata=metadata)
     original = canonical_text(start, metadata=metadata)
     result = pass_(start)

@@ -14,6 +14,7 @@ from modelexport_passes.exporting.loading import load
 from modelexport_passes.garbage import collector_paused
 from modelexport_passes.pass_base import ModelPass, Outcome
 from modelexport_passes.scopes.conflicts import Conflict, conflicts_of
+from modelexport_passes.scopes.copying import copy_model
 from modelexport_passes.scopes.modules import TorchModule, make_module
 from modelexport_passes.scopes.recover import ScopeStats, SourceChoice, parameter_owners, recover, scope_stats
 from modelexport_passes.scopes.scope import scope_of
@@ -137,7 +138,7 @@ def _with_scopes(reference: Path | ir.Model | None) -> ir.Model | None:
     if isinstance(reference, ir.Model) and any(scope_of(node) is not None for node in found.graph):
         return found
     if isinstance(reference, ir.Model):
-        found = reference.clone()  # it is only looked at
+        found = copy_model(reference)  # it is only looked at
     recover(found)
     return found
 

@@ -68,7 +68,7 @@ class Modules:
     Attributes:
         tolerance: largest difference, relative to the standard deviation of the tensor; by default 1e-4, and 2e-2 for
             types of 16 bits.
-        memory_mb: MiB of inner values to hold at a time; the model runs once for each portion.
+        memory_mb: MiB of inner values to hold at a time; the model runs in as many stretches as that takes.
         edges: what to do where a value enters a region that its call was not given, or leaves it and was not returned.
             ``error`` finds single misplaced operations, and is right for plain exports; ``note``, as optimizers share
             operations between modules.

@@ -21,6 +21,7 @@ from modelexport_passes.pipeline.report import RunReport
 from modelexport_passes.pipeline.source import Opened, describe_source, open_source
 from modelexport_passes.pipeline.step import Step, as_steps, passes_of
 from modelexport_passes.pipeline.writing import check_target, json_file, write_model
+from modelexport_passes.scopes.copying import copy_model
 
 if TYPE_CHECKING:
     from modelexport_passes.pipeline.source import RunInput
@@ -142,9 +143,9 @@ class Pipeline:
             return opened.again
         if not any(_uses_context(pass_) for step in self.steps for pass_ in passes_of(step.pass_)):
             # Nobody can ask. A copy would cost seconds on a large graph.
-            return opened.model.clone
-        untouched = opened.model.clone()
-        return untouched.clone
+            return lambda: copy_model(opened.model)
+        untouched = copy_model(opened.model)
+        return lambda: copy_model(untouched)
 
     def _write(self, model: ir.Model, report: RunReport, started: float, observers: Sequence[Observer]) -> None:
         with json_file(self.report) if self.report is not None else contextlib.nullcontext() as write_report:

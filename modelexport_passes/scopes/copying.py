@@ -1,4 +1,4 @@
-"""A node once more, with other inputs."""
+"""A node once more, with other inputs, and a whole model once more."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from modelexport_passes.errors import ModelExportError
 from modelexport_passes.fast_nodes import own_type
 
 
@@ -35,3 +36,22 @@ def copy_facts(value: ir.Value, copy: ir.Value) -> None:
     """Let a value have the name of another, and a type and shape of its own that are the same."""
     copy.name, copy.type = value.name, own_type(value.type)
     copy.shape = None if value.shape is None else value.shape.copy()
+
+
+def copy_model(model: ir.Model) -> ir.Model:
+    """A copy of a model with the same tensors.
+
+    onnx_ir copies only graphs that are in order, and onnxruntime takes others: such a model is put in order first.
+
+    Raises:
+        ModelExportError: there is no order.
+    """
+    try:
+        return model.clone()
+    except RuntimeError:  # whatever went wrong; this may be why
+        try:
+            for graph in (model.graph, *(function.graph for function in model.functions.values())):
+                graph.sort()
+        except ValueError as circle:
+            raise ModelExportError("operations of the model depend on each other in a circle") from circle
+        return model.clone()

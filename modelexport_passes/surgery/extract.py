@@ -17,11 +17,12 @@ from modelexport_passes.outlining.plan import plan_outline
 from modelexport_passes.outlining.regions import Selection
 from modelexport_passes.outlining.rewrite import rewrite
 from modelexport_passes.outlining.sharing import Likeness
+from modelexport_passes.scopes.copying import copy_model
 from modelexport_passes.scopes.ledger import PART_KEY, read_ledger
 from modelexport_passes.scopes.relative import Frames, to_relative
 from modelexport_passes.scopes.scope import Frame, scope_of
 from modelexport_passes.scopes.tags import METADATA_IR_VERSION, retag, tag_templates
-from modelexport_passes.scopes.walk import all_nodes, in_order, owned_nodes
+from modelexport_passes.scopes.walk import all_nodes, owned_nodes
 from modelexport_passes.surgery.calls import find_call, function_of
 from modelexport_passes.surgery.standalone import stand_alone
 
@@ -69,11 +70,7 @@ def extract(model: ir.Model, module: str) -> ir.Model:
 
 def _copy(model: ir.Model) -> ir.Model:
     """A copy with the same tensors; what was recorded of the export is not true of the part."""
-    if not in_order(model.graph):
-        raise ModelExportError(
-            "extract: the graph is not in order: an operation stands before one whose result it reads"
-        )
-    copy = model.clone()
+    copy = copy_model(model)
     name_default_domain(copy)
     # onnx_ir leaves the types of its stores open.
     meta = cast("Mapping[str, object]", model.meta)  # pyright: ignore[reportUnknownMemberType]

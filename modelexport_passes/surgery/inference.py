@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
+from modelexport_passes.scopes.copying import copy_model
+
 _READ_LIMIT = 1024
 """Bytes of the largest initializer that inference is given: shapes and axes are smaller, weights need not be read."""
 
@@ -16,7 +18,7 @@ def infer_types(model: ir.Model) -> None:
 
     Visits: main graph, subgraphs, functions.
     """
-    light = model.clone()
+    light = copy_model(model)
     for value in list(light.graph.initializers.values()):
         tensor = value.const_value
         if tensor is None or tensor.nbytes > _READ_LIMIT:

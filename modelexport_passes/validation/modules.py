@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from modelexport_passes.errors import MissingDependencyError
 from modelexport_passes.inlining.inline import inline
+from modelexport_passes.scopes.copying import copy_model
 from modelexport_passes.validation.inputs import real_inputs
 from modelexport_passes.validation.module_judge import Judge
 from modelexport_passes.validation.module_regions import Regions
@@ -81,7 +82,7 @@ def prove_modules(
     Raises:
         VerificationError: onnxruntime does not load or run the model.
     """
-    flat = model.clone()
+    flat = copy_model(model)
     inline(flat, lambda _: True)
     regions = Regions.of(flat)
     return Judge(recording, regions, observe(flat, inputs, recording, tolerance=tolerance, memory=memory)).proof()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from modelexport_passes.exporting.tensor_store import Kind
-from modelexport_passes.validation.intermediates import intermediates
+from modelexport_passes.validation.intermediates import Budget, intermediates
 from modelexport_passes.validation.session import Array
 from modelexport_passes.validation.tensor_matching import TensorMatcher, is_telling
 
@@ -62,7 +62,7 @@ def observe(
     """Compute the values inside a model and find the recorded tensors that each equals.
 
     Args:
-        flat: a copy without function calls; its outputs are replaced.
+        flat: without function calls; left as it is.
         inputs: graph input name -> array.
         recording: the tensors to look for.
         tolerance: largest difference, relative to the spread of the tensor; the default of its type if None.
@@ -75,7 +75,8 @@ def observe(
     matcher = TensorMatcher(tensors, tensors, tolerance)
     largest = max((tensors.kind(key).nbytes for key in tensors), default=0)
     observed = Observed()
-    for value, array in intermediates(flat, inputs, list(_candidates(flat, matcher)), limit=memory, unknown=largest):
+    budget = Budget(memory, unknown=largest)
+    for value, array in intermediates(flat, inputs, list(_candidates(flat, matcher)), budget):
         observed.add(value, _compared(array, matcher))
     for value in flat.graph.inputs:
         if value.name and value.name in inputs:
@@ -86,7 +87,7 @@ def observe(
     missing = [key for key in computed if key not in observed.makers and _has_many_floats(tensors.kind(key))]
     matcher = TensorMatcher(tensors, missing, tolerance, ordered=False)
     values = list(_candidates(flat, matcher)) if missing else []
-    for value, array in intermediates(flat, inputs, values, limit=memory, unknown=largest):
+    for value, array in intermediates(flat, inputs, values, budget):
         for key in matcher.equals_of(array):
             observed.shuffled.setdefault(key, []).append(value)
     return observed

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -84,11 +85,27 @@ def run_session(session: Any, inputs: Mapping[str, Array], what: str = "the mode
         VerificationError: onnxruntime fails to run it; the one line that matters.
     """
     types = [value.type for value in (*session.get_inputs(), *session.get_outputs())]
-    try:
-        if any(type_ in _NOT_IN_NUMPY for type_ in types):
-            values = session.run_with_ort_values(None, {name: _to_ort(array) for name, array in inputs.items()})
-            return [_from_ort(value) for value in values]
+    if any(type_ in _NOT_IN_NUMPY for type_ in types):
+        given = {name: to_ort(array) for name, array in inputs.items()}
+        return [from_ort(value) for value in run_ort_values(session, given, what)]
+    with _run_errors(what):
         return list(session.run(None, dict(inputs)))
+
+
+def run_ort_values(session: Any, inputs: Mapping[str, Any], what: str = "the model") -> list[Any]:
+    """`run_session` with inputs and outputs in onnxruntime's own form, in which one run's results can go into another.
+
+    Raises:
+        VerificationError: onnxruntime fails to run it; the one line that matters.
+    """
+    with _run_errors(what):
+        return list(session.run_with_ort_values(None, dict(inputs)))
+
+
+@contextlib.contextmanager
+def _run_errors(what: str) -> Generator[None]:
+    try:
+        yield
     except (*_ERRORS, ValueError, RuntimeError) as error:
         raise VerificationError(f"onnxruntime does not run {what}: {one_line(error)}") from error
 
@@ -99,7 +116,8 @@ _NOT_IN_NUMPY = frozenset(
 )
 
 
-def _to_ort(array: Array) -> Any:
+def to_ort(array: Array) -> Any:
+    """An array as an ``onnxruntime.OrtValue``."""
     dtype = ir.DataType.from_numpy(array.dtype)
     if f"tensor({dtype.name.lower()})" in _NOT_IN_NUMPY:
         raw = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
@@ -107,8 +125,11 @@ def _to_ort(array: Array) -> Any:
     return _ort.OrtValue.ortvalue_from_numpy(array)
 
 
-def _from_ort(value: Any) -> Any:
-    if not value.is_tensor() or value.data_type() not in _NOT_IN_NUMPY:
+def from_ort(value: Any) -> Array | None:
+    """The array that an ``onnxruntime.OrtValue`` holds; None if it is no tensor."""
+    if not value.is_tensor():
+        return None
+    if value.data_type() not in _NOT_IN_NUMPY:
         return value.numpy()
     # onnxruntime hands these out by address only; the copy outlives the value.
     data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())

@@ -12,6 +12,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 import modelexport_passes as mx
+from modelexport_passes.builtin.validate import Parity
+from modelexport_passes.scopes.copying import copy_model
 from modelexport_passes.scopes.scope import Frame, Scope, set_scope
 from modelexport_passes.testing import assert_rewrites
 from tests.scoped_models import Arrays, fingerprint, run, scoped
@@ -101,6 +103,14 @@ def test_a_graph_that_is_not_in_order_is_put_in_order(tmp_path: Path) -> None:
         mx.Outline().plan(two_layers(backwards=True))
 
 
+def test_a_pipeline_compares_with_its_input_that_is_not_in_order(tmp_path: Path) -> None:
+    """The input is kept for that, and onnx_ir copies graphs in order only."""
+    mx.save(two_layers(backwards=True), tmp_path / "m.onnx")
+    steps = [mx.Outline(), mx.Validate(parity=Parity(reference="input"))]
+    result = mx.Pipeline(steps).run(mx.load(tmp_path / "m.onnx"))
+    assert result.model.functions
+
+
 def test_a_graph_that_goes_in_a_circle_is_refused() -> None:
     """No order helps."""
     model = two_layers()
@@ -108,6 +118,8 @@ def test_a_graph_that_goes_in_a_circle_is_refused() -> None:
     relu.replace_input_with(0, model.graph[3].outputs[0])
     with pytest.raises(mx.ModelExportError, match="and there is no order in which it does not"):
         mx.Outline()(model)
+    with pytest.raises(mx.ModelExportError, match="in a circle"):
+        copy_model(model)
 
 
 @pytest.mark.parametrize(

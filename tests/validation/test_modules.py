@@ -273,7 +273,7 @@ def test_operations_of_other_calls_complete_no_region() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With room for one value at a time the model runs once for each, and the verdicts are the same."""
+    """With room for one value at a time the model runs in as many stretches, and the verdicts are the same."""
     model = net()
     sessions: list[int] = []
     opened = intermediates.open_session
