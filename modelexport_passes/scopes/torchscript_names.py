@@ -19,7 +19,7 @@ import onnx_ir as ir
 from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
 from modelexport_passes.scopes.parameters import ParameterOwners, read_initializers
 from modelexport_passes.scopes.scope import Scope, Source
-from modelexport_passes.scopes.traced_calls import TracedCall, numbers_by_trace
+from modelexport_passes.scopes.traced_calls import TracedCall, numbers_by_trace, paths_by_trace
 
 _REPLACED = re.compile(r"[A-Z][A-Za-z0-9]*(_\d+)?_(?!output_\d)\w+")
 _NUMBERED = re.compile(r"(.+)_(\d+)")
@@ -79,7 +79,7 @@ def scopes_from_names(
             owned.append(read)
     root, innermost = call_tree(list(events.values()))
     resolution = _Resolution(modules, owned)
-    resolution.resolve(root)
+    resolution.resolve(root, {} if traced is None else paths_by_trace(root, traced, tail))
     numbers = {} if traced is None else numbers_by_trace(root, resolution.paths, traced)
     framed = call_frames(root, innermost, resolution.paths, modules.classes, numbers=numbers)
     return {
@@ -188,12 +188,15 @@ class _Resolution:
         self.paths: dict[Call, str] = {}
         self.sources: dict[Call, Source] = {}
 
-    def resolve(self, root: Call) -> None:
+    def resolve(self, root: Call, told: Mapping[Call, str]) -> None:
+        """Find the module of each call but those of which it is told."""
         self.paths[root] = ""
         self.sources[root] = Source.NAME
         for call in root.walk():
             assert call.parent is not None
-            path, source = self._module(call, self.paths[call.parent])
+            path, source = told.get(call), Source.NAME
+            if path is None:
+                path, source = self._module(call, self.paths[call.parent])
             self.paths[call] = path
             self.sources[call] = max(source, self.sources[call.parent], key=lambda source: source.rank)
 
