@@ -100,6 +100,31 @@ def make_node(
     return node
 
 
+def make_value(name: str) -> ir.Value:
+    """A value that nothing makes yet, of which nothing is known."""
+    if not _FIELDS_ARE_KNOWN:
+        return ir.Value(name=name)
+    value = _new(_Value)
+    value._producer = value._index = value._metadata = value._metadata_props = None
+    value._shape = value._type = value._const_value = value._graph = value.doc_string = None
+    value._is_graph_input = value._is_graph_output = value._is_initializer = False
+    value._name = name
+    value._uses = {}
+    return value
+
+
+def set_type(value: ir.Value, dtype: ir.DataType, shape: ir.Shape | None) -> None:
+    """Give a value the type of a tensor, one of its own, and a shape."""
+    if not _FIELDS_ARE_KNOWN:
+        value.type = ir.TensorType(dtype)
+        value.shape = shape
+        return
+    value._type = kind = _new(_TensorType)
+    kind._dtype = dtype
+    kind.denotation = None
+    value._shape = shape
+
+
 def copy_node(
     node: ir.Node,
     inputs: tuple[ir.Value | None, ...],
@@ -183,8 +208,17 @@ def insert_nodes(graph: ir.Graph, nodes: Sequence[ir.Node], *, before: ir.Node |
     last.next = behind
     behind.prev = last
     chain._length = len(boxes)
-    graph._name_authority._node_names |= cast("set[str]", node_names)
-    graph._name_authority._value_names |= cast("set[str]", value_names)
+    names = graph._name_authority
+    names._node_names = _united(names._node_names, cast("set[str]", node_names))
+    names._value_names = _united(names._value_names, cast("set[str]", value_names))
+
+
+def _united(old: set[str], new: set[str]) -> set[str]:
+    """Both; the larger may be added to: that of a whole model is not to be copied."""
+    if len(old) < len(new):
+        old, new = new, old
+    old |= new
+    return old
 
 
 def drop_users(values: Iterable[ir.Value], nodes: Container[ir.Node]) -> None:

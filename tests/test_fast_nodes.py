@@ -12,8 +12,10 @@ from modelexport_passes.fast_nodes import (
     drop_users,
     insert_nodes,
     make_node,
+    make_value,
     remove_node,
     remove_nodes,
+    set_type,
 )
 
 
@@ -68,6 +70,23 @@ def test_a_node_has_the_fields_that_the_constructor_sets(known: bool, monkeypatc
     ours.replace_input_with(0, None)
     assert [(use.node, use.idx) for use in values[0].uses()] == [(theirs, 0), (theirs, 2)]
     assert [use.idx for use in inputs[0].uses()] == [2]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_value_has_the_fields_that_the_constructor_sets(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a value of which but the name is known, and of one that was given a type, which is its own, and a shape."""
+    monkeypatch.setattr(fast_nodes, "_FIELDS_ARE_KNOWN", known)
+    ours, theirs = make_value("v"), ir.Value(name="v")
+    assert [getattr(ours, name) for name in ir.Value.__slots__] == [
+        getattr(theirs, name) for name in ir.Value.__slots__
+    ]
+    other, shape = make_value("w"), ir.Shape([1, "n"])
+    for value in (ours, other):
+        set_type(value, ir.DataType.INT64, shape)
+    assert ours.type == ir.TensorType(ir.DataType.INT64)
+    assert ours.type is not other.type
+    assert ours.type.denotation is None  # type: ignore[union-attr]
+    assert ours.shape is shape
 
 
 def test_a_copied_node_has_the_operator_and_nothing_else() -> None:

@@ -56,13 +56,17 @@ def deserialize_file(data: bytes, directory: Path) -> tuple[ir.Model, list[ir.Ex
         pieces = split(data)
         if pieces is None or not pieces.rest.ir_version:
             return None
-        reader = Reader(directory)
-        try:
-            model = reader.model(pieces.rest, pieces)
-        except (Uncommon, DecodeError):
-            return None
-        name_default_domain(model)
-        return model, reader.external
+        for in_order in (True, False):
+            reader = Reader(directory, in_order=in_order)
+            try:
+                model = reader.model(pieces.rest, pieces)
+            except DecodeError:
+                return None
+            except Uncommon:
+                continue  # it may be that its graph is not sorted
+            name_default_domain(model)
+            return model, reader.external
+        return None
 
 
 def _deserialize_uncommon(proto: onnx.ModelProto, what: str) -> ir.Model:

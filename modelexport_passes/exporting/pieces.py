@@ -105,10 +105,21 @@ def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, in
     """
     while position < end:
         start = position
-        tag, position = _varint(data, position)
+        tag = data[position]
+        position += 1
+        if tag > 127:
+            tag, position = _varint(data, start)
         kind = tag & 7
         if kind == _LENGTH:
-            length, position = _varint(data, position)
+            length = data[position]
+            position += 1
+            if length > 127:
+                more = data[position]
+                if more < 128:  # two bytes, as for nearly every node: not worth a call
+                    position += 1
+                    length += (more - 1) << 7
+                else:
+                    length, position = _varint(data, position - 1)
             position += length
         elif kind == _VARINT:
             position = _behind_varint(data, position)

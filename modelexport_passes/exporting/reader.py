@@ -17,7 +17,7 @@ from onnx_ir import serde
 
 from modelexport_passes.exporting.coarse import CoarseInfo, CoarseNode, coarse_entries, coarse_infos, coarse_nodes
 from modelexport_passes.exporting.pieces import Pieces
-from modelexport_passes.fast_nodes import insert_nodes, make_node
+from modelexport_passes.fast_nodes import insert_nodes, make_node, make_value, set_type
 
 _Values = dict[str, ir.Value]
 _Scopes = tuple[_Values, ...]
@@ -37,12 +37,13 @@ class Reader:
 
     Args:
         directory: where external data lies.
+        in_order: the main graph is taken to be sorted; where it is not, it is found to be `Uncommon`.
 
     Attributes:
         external: the tensors whose data lies outside of the file.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, in_order: bool = False) -> None:
         self.external: list[ir.ExternalTensor] = []
         self._directory = directory
         # A frozen shape may be shared (onnx_ir.Shape), and models have few different ones.
@@ -51,6 +52,8 @@ class Reader:
         self._plain: dict[bytes, ir.Attr] = {}
         # Protobuf gives new texts each time, and a model says the same of many nodes.
         self._entries: dict[bytes, tuple[str, str]] = {}
+        self._before: tuple[Sequence[bytes], dict[str, str]] = ((), {})
+        self._in_order = in_order
 
     def model(self, proto: onnx.ModelProto, pieces: Pieces | None = None) -> ir.Model:
         """The model that ``onnx_ir.from_proto`` would make.
@@ -121,7 +124,7 @@ class Reader:
         values: _Values = {str(value.name): value for value in inputs}
         initializers = [self._initializer(tensor, values) for tensor in proto.initializer]
         _require(len({value.name for value in initializers}) == len(initializers))
-        nodes = self._nodes(protos, values, (values, *around))
+        nodes = self._nodes(protos, values, (values, *around), in_order=self._in_order and not around)
         self._inform(infos, values, {str(value.name) for value in initializers} - {info.name for info in proto.input})
         _require(all(info.name in values for info in proto.output))
         outputs = [values[info.name] for info in proto.output]
@@ -159,24 +162,28 @@ class Reader:
         seen: set[str] = set()
         for info in infos:
             name = info.name
-            _require(name not in seen)
+            seen_before = len(seen)
             seen.add(name)
+            if len(seen) == seen_before:
+                raise Uncommon
             value = values.get(name)
             if value is not None and (value.producer() is not None or name in initializers):
                 self._describe(value, info)
 
     def _describe(self, value: ir.Value, info: CoarseInfo) -> None:
         """Give a value the type, the shape and the metadata that a file declares for it."""
-        key = b"".join(info.type[:])
+        parts = info.type[:]
+        key = parts[0] if len(parts) == 1 else b"".join(parts)
         known = self._types.get(key)
         if known is None:
             known = self._types[key] = _tensor_type(onnx.TypeProto.FromString(key))
-        dtype, value.shape = known
-        value.type = ir.TensorType(dtype)
-        if info.metadata_props:
-            value.metadata_props.update(self._metadata(info.metadata_props) or {})
-        if info.doc_string:
-            value.doc_string = info.doc_string
+        set_type(value, *known)
+        metadata = info.metadata_props[:]
+        if metadata:
+            value.metadata_props.update(self._metadata(metadata) or {})
+        doc_string = info.doc_string
+        if doc_string:
+            value.doc_string = doc_string
 
     def _tensor(self, proto: onnx.TensorProto) -> ir.TensorProtocol:
         # onnx_ir leaves the type argument of its PathLike open.
@@ -187,31 +194,32 @@ class Reader:
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
-    def _nodes(self, protos: _Nodes, values: _Values, scopes: _Scopes) -> list[ir.Node]:
-        """Nodes in order. Their outputs are declared first: a graph need not be sorted."""
-        outputs: list[tuple[ir.Value, ...]] = []
-        for proto in protos:
-            made = tuple([ir.Value(name=name) for name in proto.output[:]])
-            for value in made:
-                name = str(value.name)
-                if name:
-                    _require(name not in values)
-                    values[name] = value
-            outputs.append(made)
-        return [self._node(proto, made, scopes) for proto, made in zip(protos, outputs, strict=True)]
+    def _nodes(self, protos: _Nodes, values: _Values, scopes: _Scopes, *, in_order: bool = False) -> list[ir.Node]:
+        """Nodes in order. Their outputs are declared first unless the graph is known to be sorted: it need not be."""
+        if in_order:
+            return [self._node(proto, None, scopes) for proto in protos]
+        declared = [_declare(proto.output[:], values) for proto in protos]
+        return [self._node(proto, made, scopes) for proto, made in zip(protos, declared, strict=True)]
 
-    def _node(self, proto: CoarseNode, outputs: tuple[ir.Value, ...], scopes: _Scopes) -> ir.Node:
+    def _node(self, proto: CoarseNode, outputs: tuple[ir.Value, ...] | None, scopes: _Scopes) -> ir.Node:
         values = scopes[0]
-        inputs = [values.get(name) or _outer(name, scopes) for name in proto.input[:]]
-        attributes = [self._attribute(attribute, scopes) for attribute in proto.attribute[:]]
-        _require(not proto.HasField("device_configurations"))
+        inputs = tuple([values.get(name) or _outer(name, scopes) for name in proto.input[:]])
+        attributes: dict[str, ir.Attr] = {}
+        data = proto.attribute[:]
+        if data:
+            known = self._plain
+            for entry in data:
+                attribute = known.get(entry) or self._attribute(entry, scopes)
+                attributes[attribute.name] = attribute
+        if proto.HasField("device_configurations"):
+            raise Uncommon
         domain = proto.domain
         return make_node(
-            "" if domain == "ai.onnx" else intern(domain),
+            "" if not domain or domain == "ai.onnx" else intern(domain),
             intern(proto.op_type),
-            tuple(inputs),
-            {attribute.name: attribute for attribute in attributes},
-            outputs,
+            inputs,
+            attributes,
+            _declare(proto.output[:], values) if outputs is None else outputs,
             overload=proto.overload,
             name=proto.name,
             doc_string=proto.doc_string or None,
@@ -221,9 +229,12 @@ class Reader:
     def _metadata(self, entries: Sequence[bytes]) -> dict[str, str] | None:
         if not entries:
             return None
+        if entries == self._before[0]:
+            return self._before[1].copy()  # as with most nodes of one fx node, which follow each other
         known = self._entries
         metadata = dict([known.get(entry) or self._entry(entry) for entry in entries])
         _require(len(metadata) == len(entries))
+        self._before = entries, metadata
         return metadata
 
     def _entry(self, data: bytes) -> tuple[str, str]:
@@ -232,9 +243,7 @@ class Reader:
         return entry
 
     def _attribute(self, data: bytes, scopes: _Scopes) -> ir.Attr:
-        known = self._plain.get(data)
-        if known is not None:
-            return known
+        """An attribute that has not been read, or that must not be shared."""
         # A message of its own: as a part of the file's, what it holds would keep the whole of that in memory.
         proto = onnx.AttributeProto.FromString(data)
         kind = proto.type
@@ -270,6 +279,21 @@ _PLAIN = frozenset(
 def _require(common: bool) -> None:
     if not common:
         raise Uncommon
+
+
+def _declare(names: Sequence[str], values: _Values) -> tuple[ir.Value, ...]:
+    """Values of these names that nothing makes yet, to be found by them; one without a name is found by none."""
+    if len(names) == 1 and names[0]:  # nearly all
+        name = names[0]
+        value = make_value(name)
+        if values.setdefault(name, value) is not value:
+            raise Uncommon
+        return (value,)
+    made = [make_value(name) for name in names]
+    for value in made:
+        if value.name and values.setdefault(value.name, value) is not value:
+            raise Uncommon
+    return tuple(made)
 
 
 def _outer(name: str, scopes: _Scopes) -> ir.Value | None:

@@ -28,7 +28,7 @@ def _nodes(parts: pieces.Pieces) -> list[onnx.NodeProto]:
 def test_pieces_are_the_whole(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over onnx's backend models and models with functions, in the smallest pieces and in large ones."""
     monkeypatch.setattr(pieces, "_PIECE", size)
-    read = 0
+    read = in_order = 0
     for name, proto in models():
         parts = split(proto.SerializeToString())
         assert parts is not None, name
@@ -41,7 +41,14 @@ def test_pieces_are_the_whole(size: int, monkeypatch: pytest.MonkeyPatch) -> Non
             continue
         read += 1
         assert ir.to_proto(model) == ir.to_proto(ir.from_proto(proto)), name
+        try:
+            model = Reader(Path(), in_order=True).model(parts.rest, parts)
+        except Uncommon:
+            continue
+        in_order += 1
+        assert ir.to_proto(model) == ir.to_proto(ir.from_proto(proto)), name
     assert read > 1000
+    assert in_order > 1000
 
 
 def test_a_graph_out_of_order_in_any_order_of_fields() -> None:
