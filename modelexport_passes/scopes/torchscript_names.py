@@ -71,11 +71,12 @@ def scopes_from_names(
     chains = _Chains(parts.values(), modules)
     events: dict[ir.Node, Event] = {}
     owned: list[list[str]] = []
+    own = _Own(parts, owners)
     for node, told in parts.items():
         read = owners.of(node)
         chain = chains.read(told, read)
         if chain is not None:
-            events[node] = _event(node, chain, read)
+            events[node] = _event(node, chain, own.owners(node) if read else ())
             owned.append(read)
     root, innermost = call_tree(list(events.values()))
     resolution = _Resolution(modules, owned)
@@ -105,6 +106,28 @@ def _all_parts(nodes: Iterable[ir.Node], modules: ModuleNames, prefix: str) -> d
         if parts[-1].startswith(node.op_type)
         or (_REPLACED.fullmatch(parts[-1]) and (parts[:-1] in own or all(map(modules.with_tail, parts[:-1]))))
     }
+
+
+class _Own:
+    """Parameters that operations of one place read: a tied one tells no more than that some module has it."""
+
+    def __init__(self, parts: Mapping[ir.Node, _Chain], owners: ParameterOwners) -> None:
+        self._owners = owners
+        self._place: dict[ir.Value, _Chain | None] = {}  # None where several read it
+        for node, told in parts.items():
+            place = tuple(_unnumbered(part) for part in told)
+            for value in owners.read(node):
+                self._place[value] = place if self._place.get(value, place) == place else None
+
+    def owners(self, node: ir.Node) -> list[str]:
+        """The owners of what a node reads and no other place does."""
+        read = [value for value in self._owners.read(node) if self._place[value] is not None]
+        return [owner for value in read if (owner := self._owners.owner(value)) is not None]
+
+
+def _unnumbered(part: str) -> str:
+    numbered = _NUMBERED.fullmatch(part)
+    return part if numbered is None else numbered[1]
 
 
 def _event(node: ir.Node, chain: tuple[_Chain, int], owners: Sequence[str]) -> Event:

@@ -74,6 +74,18 @@ CASES = {
         ],
         ["encoder.layers.0 > encoder.layers.0.fc", "decoder.layers.0 > decoder.layers.0.fc"],
     ),
+    "a tied weight": (
+        [
+            ("/layers.0/mlp/fc/MatMul", "MatMul", ("layers.0.mlp.fc.weight",)),
+            ("/layers.1/mlp/fc/MatMul", "MatMul", ("layers.0.mlp.fc.weight",)),
+            ("/layers.1/mlp/fc/Add", "Add", ("layers.1.mlp.fc.bias",)),
+        ],
+        [
+            "layers.0 > layers.0.mlp > layers.0.mlp.fc",
+            "layers.1 > layers.1.mlp > layers.1.mlp.fc",
+            "layers.1 > layers.1.mlp > layers.1.mlp.fc",
+        ],
+    ),
     "quantized": (
         [
             ("/q/Add", "Add", ("q.bias",)),
