@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import onnx_ir as ir
 
 from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
+from modelexport_passes.scopes.open_paths import contradicted_calls, doubtful_calls, given_to_callers
 from modelexport_passes.scopes.parameters import ParameterOwners, read_initializers
 from modelexport_passes.scopes.scope import Scope, Source
 from modelexport_passes.scopes.traced_calls import TracedCall, numbers_by_trace, paths_by_trace
@@ -81,12 +82,15 @@ def scopes_from_names(
     root, innermost = call_tree(list(events.values()))
     resolution = _Resolution(modules, owned)
     resolution.resolve(root, {} if traced is None else paths_by_trace(root, traced, tail))
+    strangers = contradicted_calls(list(events), innermost, resolution.paths, resolution.unconfirmed, owners)
+    moved = given_to_callers(strangers, innermost)
     numbers = {} if traced is None else numbers_by_trace(root, resolution.paths, traced)
     framed = call_frames(root, innermost, resolution.paths, modules.classes, numbers=numbers)
-    return {
-        node: Scope(frames, Source.DATAFLOW if concluded else resolution.sources[call])
-        for node, call, (frames, concluded) in zip(events, innermost, framed, strict=True)
-    }
+    told_by = (
+        Source.DATAFLOW if concluded or index in moved else resolution.sources[innermost[index]]
+        for index, (_, concluded) in enumerate(framed)
+    )
+    return {node: Scope(frames, source) for node, (frames, _), source in zip(events, framed, told_by, strict=True)}
 
 
 def _all_parts(nodes: Iterable[ir.Node], modules: ModuleNames, prefix: str) -> dict[ir.Node, _Chain]:
@@ -210,6 +214,8 @@ class _Resolution:
         self._owners = owners
         self.paths: dict[Call, str] = {}
         self.sources: dict[Call, Source] = {}
+        self.unconfirmed: dict[Call, Sequence[str]] = {}
+        """Calls whose path is their caller's and their own end, and no more: with the known modules of that end."""
 
     def resolve(self, root: Call, told: Mapping[Call, str]) -> None:
         """Find the module of each call but those of which it is told."""
@@ -221,6 +227,11 @@ class _Resolution:
             if path is None:
                 path, source = self._module(call, self.paths[call.parent])
             self.paths[call] = path
+            self.sources[call] = source
+        doubtful = doubtful_calls(self.paths, self.unconfirmed, tail)
+        for call in root.walk():
+            assert call.parent is not None
+            source = Source.DATAFLOW if call in doubtful else self.sources[call]
             self.sources[call] = max(source, self.sources[call.parent], key=lambda source: source.rank)
 
     def _module(self, call: Call, parent: str) -> tuple[str, Source]:
@@ -232,10 +243,14 @@ class _Resolution:
             return known[0], Source.NAME
         if self._modules.complete and direct in known:
             # A parameter that two modules share has one owner by name; the caller's own module is the one it calls.
+            if not self._votes(call)[direct]:
+                self.unconfirmed[call] = known
             return direct, Source.NAME
         votes = self._votes(call)
         if votes and direct not in votes:
             return max(votes, key=lambda path: (path in inside, votes[path])), Source.PARAMETER
+        if not votes:
+            self.unconfirmed[call] = known
         if direct in known or votes:
             return direct, Source.NAME
         if len(inside) == 1:
