@@ -19,7 +19,7 @@ from modelexport_passes.scopes.tags import (
     PRESETS,
     check_template,
     remember_template,
-    retag,
+    retag_counted,
     tag_templates,
 )
 from modelexport_passes.scopes.walk import all_nodes
@@ -101,20 +101,19 @@ class InjectTags(ModelPass):
         """Tag every node that has a scope."""
         templates = self._templates()
         changed = 0 if self.splits is None else assign_splits(model, self.splits)
-        nodes = list(all_nodes(model))
-        changed += retag(nodes, templates)
+        nodes = all_nodes(model)
+        done = retag_counted(nodes, templates)
+        changed += done.changed
         known = tag_templates(model)
         for key, template in templates.items():
             if known.get(key) != template:
                 remember_template(model, key, template)
                 changed += 1
-        metadata = [node.metadata_props for node in nodes]
-        counts = {key: sum([key in entries for entries in metadata]) for key in templates}
-        if model.ir_version < METADATA_IR_VERSION and any(counts.values()):
+        if model.ir_version < METADATA_IR_VERSION and any(done.tagged.values()):
             model.ir_version = METADATA_IR_VERSION
             changed += 1
-        tagged = sum([SCOPE_KEY in entries for entries in metadata])
-        figures: dict[str, Figure] = {"tagged": tagged, "untagged": len(nodes) - tagged}
-        if len(counts) != 1 or self.splits is not None:
-            figures["keys"] = dict(counts)
+        scoped = done.scoped if templates else sum([SCOPE_KEY in node.metadata_props for node in nodes])
+        figures: dict[str, Figure] = {"tagged": scoped, "untagged": len(nodes) - scoped}
+        if len(done.tagged) != 1 or self.splits is not None:
+            figures["keys"] = dict(done.tagged)
         return Outcome(model, changed > 0, figures=figures)

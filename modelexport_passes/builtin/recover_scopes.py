@@ -19,7 +19,7 @@ from modelexport_passes.scopes.modules import TorchModule, make_module
 from modelexport_passes.scopes.recover import ScopeStats, SourceChoice, parameter_owners, recover, scope_stats
 from modelexport_passes.scopes.scope import scope_of
 from modelexport_passes.scopes.tags import METADATA_IR_VERSION
-from modelexport_passes.scopes.walk import owned_nodes
+from modelexport_passes.scopes.walk import all_owned_nodes
 
 _NOTED = 5
 
@@ -73,8 +73,8 @@ class RecoverScopes(ModelPass):
     def call(self, model: ir.Model) -> Outcome:
         """Recover, and count how each scope is known."""
         module = make_module(self.module) if isinstance(self.module, str) else self.module
+        nodes = all_owned_nodes(model.graph)
         owners = parameter_owners(model.graph, module)
-        nodes = list(owned_nodes(model.graph))
         modified = recover(
             model,
             source=self.source,
@@ -84,7 +84,7 @@ class RecoverScopes(ModelPass):
             everywhere=nodes,
         )
         for function in model.functions.values():
-            nodes += owned_nodes(function)
+            nodes += all_owned_nodes(function)
         stats = scope_stats(nodes)
         conflicts = conflicts_of(nodes, owners)
         if modified and model.ir_version < METADATA_IR_VERSION:

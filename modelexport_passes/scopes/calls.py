@@ -49,6 +49,11 @@ class Event:
     hints: tuple[str | None, ...] = ()
     places: Sequence[Place | None] = ()
 
+    @property
+    def tells(self) -> bool:
+        """Whether it says anything of calls but by where it stands."""
+        return bool(self.reads or self.hints or self.places) or self.number is not None
+
 
 @dataclass(eq=False, slots=True)
 class Call:
@@ -85,23 +90,30 @@ def call_tree(events: Sequence[Event], *, by_reads: bool = False) -> tuple[Call,
     """
     root = Call("", None, events=list(range(len(events))))
     innermost: list[Call] = [root] * len(events)
+    telling = [event.tells for event in events]
     stack: list[tuple[Call, int]] = [(root, 0)]
     while stack:
         call, depth = stack.pop()
-        for child in _children(events, call, depth, by_reads=by_reads):
+        for child in _children(events, telling, call, depth, by_reads=by_reads):
             call.children.append(child)
-            for index in child.events:
-                innermost[index] = child
+            first, end = child.events[0], child.events[-1] + 1
+            if end - first == len(child.events):  # one stretch, as nearly all are
+                innermost[first:end] = [child] * (end - first)
+            else:
+                for index in child.events:
+                    innermost[index] = child
             stack.append((child, depth + 1))
         call.children.sort(key=lambda child: child.events[0])
     return root, innermost
 
 
-def _children(events: Sequence[Event], call: Call, depth: int, *, by_reads: bool) -> Iterator[Call]:
+def _children(
+    events: Sequence[Event], telling: Sequence[bool], call: Call, depth: int, *, by_reads: bool
+) -> Iterator[Call]:
     for key, runs in _runs(events, call.events, depth).items():
         children: list[Call] = []
         for run in _joined_by_reads(events, runs) if by_reads else _joined(events, runs):
-            cuts, concluded = _cuts(events, run, depth + 1)
+            cuts, concluded = _cuts(events, telling, run, depth + 1)
             for start, end in zip([0, *cuts], [*cuts, len(run)], strict=True):
                 children.append(Call(key, call, concluded=concluded, events=run[start:end]))
         _return_constants(events, children, depth + 1)
@@ -191,12 +203,14 @@ def _joined_by_reads(events: Sequence[Event], runs: Sequence[list[int]]) -> list
     return joined
 
 
-def _cuts(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list[int], bool]:
+def _cuts(events: Sequence[Event], tells: Sequence[bool], run: Sequence[int], depth: int) -> tuple[list[int], bool]:
     """Where in a stretch the next call begins, and whether that is concluded from repetition."""
+    # Most operations tell nothing that shows a call: those that do are found once for all that follows.
+    telling = [(place, events[index]) for place, index in enumerate(run) if tells[index]]
     numbered = [
         (place, event.number, event.ends)
-        for place, index in enumerate(run)
-        if (event := events[index]).number is not None and len(event.chain) == depth
+        for place, event in telling
+        if event.number is not None and len(event.chain) == depth
     ]
     told = [(place, number) for place, number, ends in numbered if ends] or [mark[:2] for mark in numbered]
     if told:
@@ -204,21 +218,22 @@ def _cuts(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list
         firsts = [now for (_, a), (now, b) in pairwise(told) if b > a]
         return _between(events, run, marks, firsts, depth), False
     by_line = NOTHING
-    if _placed(events, run):
+    if any(event.places for _, event in telling) and _placed(events, run):
         by_line = line_cuts([events[index].places for index in run], [events[index].chain for index in run], depth)
     if by_line.callers:
         return by_line.callers, False
     hinted = [
         (place, hint)
-        for place, index in enumerate(run)
-        if (hints := events[index].hints) and len(hints) >= depth and (hint := hints[depth - 1]) is not None
+        for place, event in telling
+        if (hints := event.hints) and len(hints) >= depth and (hint := hints[depth - 1]) is not None
     ]
     others = [now for (_, a), (now, b) in pairwise(hinted) if a != b]
     if others:
         return _between(events, run, [place for place, _ in hinted], others, depth), False
     if by_line.anew:
         return by_line.anew, True
-    firsts, marks = _repeated(events, run, depth)
+    marks = [place for place, event in telling if event.reads]
+    firsts = _repeated(events, run, marks, depth)
     cuts = _between(events, run, marks, firsts, depth)
     return ([], False) if by_line.contradict(cuts) else (cuts, bool(cuts))
 
@@ -232,12 +247,11 @@ def _placed(events: Sequence[Event], run: Sequence[int]) -> bool:
     return False
 
 
-def _repeated(events: Sequence[Event], run: Sequence[int], depth: int) -> tuple[list[int], list[int]]:
-    """Places where the parameters read begin anew, and all places where parameters are read."""
-    marks = [place for place, index in enumerate(run) if events[index].reads]
+def _repeated(events: Sequence[Event], run: Sequence[int], marks: Sequence[int], depth: int) -> list[int]:
+    """Places where the parameters read begin anew; ``marks`` are all places where parameters are read."""
     tokens = [(events[run[place]].chain[depth:], events[run[place]].kind, events[run[place]].reads) for place in marks]
     period = _period(tokens)
-    return ([marks[at] for at in range(period, len(marks), period)] if period else []), marks
+    return [marks[at] for at in range(period, len(marks), period)] if period else []
 
 
 def _period(tokens: Sequence[Hashable]) -> int:

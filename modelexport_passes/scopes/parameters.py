@@ -38,11 +38,12 @@ class ParameterOwners:
         known = None if modules is None else frozenset(modules)
         self._owner: dict[ir.Value, str] = {}
         self._read: dict[ir.Node, list[ir.Value]] = {}
-        self.prefix = common_prefix(graph, graph.initializers)
+        nodes = list(graph)
+        self.prefix = common_prefix(nodes, graph.initializers)
         """What another tool wrote before all names."""
         self.uncalled: set[str] = set()
         """Modules that are never called: torch's own attention reads the parameters of its last projection."""
-        copies = [value for node in graph if node.op_type == "Identity" for value in node.outputs if _is_copy(value)]
+        copies = [value for node in nodes if node.op_type == "Identity" for value in node.outputs if _is_copy(value)]
         items: dict[ir.Value, str] = {}
         for value in [*graph.initializers.values(), *copies]:
             name = _state_name(value, self.prefix)

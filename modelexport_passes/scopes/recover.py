@@ -96,18 +96,18 @@ def recover(
     owners = owners or parameter_owners(model.graph, module)
     changed = 0
     if source in ("auto", "metadata"):
-        changed += _write_new(nodes, scopes_from_metadata(nodes, owners))
+        changed += _write_new(scopes_from_metadata(nodes, owners))
     if reference is None and (changed == len(everywhere) or _all_known(everywhere)):
         return changed > 0  # the usual: no other source has to look at all operations
     if source in ("auto", "name") and not _all_known(everywhere):
         # This exporter names an instance by the first of its names.
         known = owners.paths() if module is None else module_classes(module, aliases=False)
         modules = ModuleNames(known, complete=module is not None)
-        changed += _write_new(everywhere, scopes_from_names(everywhere, modules, owners, traced))
+        changed += _write_new(scopes_from_names(everywhere, modules, owners, traced))
     if reference is not None and not _all_known(nodes):
-        changed += _write_new(nodes, scopes_from_reference(model.graph, reference.graph))
+        changed += _write_new(scopes_from_reference(model.graph, reference.graph))
     if source in ("auto", "parameter") and not _all_known(nodes):
-        changed += _write_new(nodes, scopes_from_parameters(nodes, owners, classes))
+        changed += _write_new(scopes_from_parameters(nodes, owners, classes))
     changed += infer_scopes(nodes)
     changed += _inherit(nodes) if len(everywhere) > len(nodes) else 0
     if reference is not None:
@@ -167,15 +167,12 @@ def _all_known(nodes: Iterable[ir.Node]) -> bool:
     return all(SCOPE_KEY in node.metadata_props for node in nodes)
 
 
-def _write_new(nodes: Iterable[ir.Node], scopes: Mapping[ir.Node, Scope]) -> int:
+def _write_new(scopes: Mapping[ir.Node, Scope]) -> int:
     written = 0
     # Equal scopes have one text. By identity first: to hash the frames of each operation would cost more than the rest.
     texts: dict[tuple[tuple[Frame, ...], Source], str] = {}
     known: dict[int, str] = {}
-    for node in nodes if scopes else ():
-        scope = scopes.get(node)
-        if scope is None:
-            continue
+    for node, scope in scopes.items():
         metadata = node.metadata_props
         if SCOPE_KEY in metadata:
             continue

@@ -20,7 +20,8 @@ from __future__ import annotations
 import functools
 import json
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -232,13 +233,34 @@ def remember_template(model: ir.Model, key: str, template: str) -> None:
     model.metadata_props[TAGS_KEY] = as_text({**tag_templates(model), key: template})
 
 
+class Retagged(NamedTuple):
+    """What `retag_counted` did.
+
+    Attributes:
+        changed: how many nodes have other tags now.
+        scoped: how many have a scope.
+        tagged: tag key -> how many have that tag.
+    """
+
+    changed: int
+    scoped: int
+    tagged: dict[str, int]
+
+
 def retag(nodes: Iterable[ir.Node], templates: Mapping[str, str]) -> int:
     """Render the tags of these nodes from their scopes; an unknown scope has no tag. Returns how many nodes changed."""
-    changed: set[int] = set()
-    nodes = list(nodes)
+    return retag_counted(list(nodes), templates).changed if templates else 0
+
+
+def retag_counted(nodes: Sequence[ir.Node], templates: Mapping[str, str]) -> Retagged:
+    """As `retag`, counting on the way: to look at all nodes once more would cost as much again."""
+    changed = bytearray(len(nodes))
+    scoped = 0
+    tagged: dict[str, int] = {}
     for key, template in templates.items():
         each = names_nodes(template)
         known: dict[str | None, str | None] = {None: None}
+        unscoped = untagged = 0
         for at, node in enumerate(nodes):
             props = node.metadata_props
             text = props.get(SCOPE_KEY)
@@ -248,10 +270,15 @@ def retag(nodes: Iterable[ir.Node], templates: Mapping[str, str]) -> int:
                 tag = known[text]
             else:
                 tag = known[text] = tag_of(node, template)
+            if tag is None:
+                untagged += 1
+                unscoped += text is None
             if props.get(key) != tag:
-                changed.add(at)
+                changed[at] = 1
                 if tag is None:
                     del props[key]
                 else:
                     props[key] = tag
-    return len(changed)
+        tagged[key] = len(nodes) - untagged
+        scoped = len(nodes) - unscoped
+    return Retagged(sum(changed), scoped, tagged)

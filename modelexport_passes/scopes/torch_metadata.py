@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -51,80 +52,96 @@ def _last(text: str) -> str | None:
     return items[-1] if items else None
 
 
+class _Told(NamedTuple):
+    """The operations whose metadata tells their modules, in order: parallel lists, for there are very many.
+
+    Attributes:
+        nodes: the operations.
+        frames: the modules that each is told.
+        names: the fx node that each was made from.
+        more: positions of those that are told more than that: by which rule they were made, or a stack trace.
+    """
+
+    nodes: list[ir.Node]
+    frames: list[tuple[Frame, ...]]
+    names: list[str | None]
+    more: list[int]
+
+
 def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> dict[ir.Node, Scope]:
     """The scope of each node whose metadata tells its modules, calls numbered in the order of the graph."""
     told = _told(nodes)
-    if not told:
+    if not told.nodes:
         return {}
-    made = [node for node in told if RULE_NAME in node.metadata_props]
-    fused = {node: owner for node in made if (owner := _kernel_owner(node, owners)) is not None}
-    norms = {node: told[node] for node in fused}
-    told |= {node: frames_of_owner(told[node], owner) for node, owner in fused.items()}
+    norms: dict[ir.Node, tuple[Frame, ...]] = {}
+    for at in told.more:
+        node = told.nodes[at]
+        owner = _kernel_owner(node, owners)
+        if owner is not None:
+            norms[node] = told.frames[at]
+            told.frames[at] = frames_of_owner(told.frames[at], owner)
     # The last one that names a path decides, should two name other classes of it.
-    stacks = [*by_identity(reversed(told.values())).values()][::-1]
+    stacks = [*by_identity(reversed(told.frames)).values()][::-1]
     classes = {frame.path: frame.class_name for frames in stacks for frame in frames}
     events = _events(told, owners)
     root, innermost = call_tree(events)
     paths = _paths(root, events)
     classes |= {path: classes[call.key] for call, path in paths.items() if path not in classes}
-    dropped = dropped_calls(root, _fx_names(told))
+    dropped = dropped_calls(root, told.names)
     framed = call_frames(root, innermost, paths, classes, dropped)
     # One object for all operations of a call: 100 000 operations have a few hundred.
     shared = {
         key: Scope(frames, Source.DATAFLOW if concluded else Source.METADATA)
         for key, (frames, concluded) in by_identity(framed).items()
     }
-    scopes = {node: shared[id(key)] for node, key in zip(told, framed, strict=True)}
+    scopes = dict(zip(told.nodes, [shared[id(key)] for key in framed], strict=True))
     for node, norm in norms.items():
         scopes[node] = scopes[node].with_source(max(scopes[node].source, Source.PARAMETER, key=lambda s: s.rank))
         keep_origins(node, scopes[node], Scope(norm, Source.METADATA))
     return scopes
 
 
-def _told(nodes: Iterable[ir.Node]) -> dict[ir.Node, tuple[Frame, ...]]:
-    """The modules that the metadata on each node tells, where it tells any."""
-    told: dict[ir.Node, tuple[Frame, ...]] = {}
+def _told(nodes: Iterable[ir.Node]) -> _Told:
+    """What the metadata on each node tells of its modules, where it tells any."""
+    told = _Told([], [], [], [])
     # What follows each other is mostly made of one fx node, and says the same: it is read once.
-    before: tuple[str | None, str | None] = (None, None)
+    before_names: str | None = None
+    before_classes: str | None = None
+    name: str | None = None
     frames: tuple[Frame, ...] = ()
     for node in nodes:
         metadata = node.metadata_props
-        texts = metadata.get(NAME_SCOPES), metadata.get(CLASS_HIERARCHY)
-        if texts != before:
-            before, frames = texts, _frames_from(*texts)
+        names, classes = metadata.get(NAME_SCOPES), metadata.get(CLASS_HIERARCHY)
+        if names != before_names or classes != before_classes:
+            before_names, before_classes = names, classes
+            frames = _frames_from(names, classes)
+            name = None if names is None else _last(names)
         found = frames or frames_from_builder(node)
-        if found:
-            told[node] = found
+        if not found:
+            continue
+        if len(metadata) > 2 and (STACK_TRACE in metadata or RULE_NAME in metadata):
+            told.more.append(len(told.nodes))
+        told.nodes.append(node)
+        told.frames.append(found)
+        told.names.append(name)
     return told
 
 
-def _fx_names(nodes: Iterable[ir.Node]) -> list[str | None]:
-    """`fx_node_name` of each. What follows each other is mostly made of one fx node: it is read once."""
-    names: list[str | None] = []
-    before: str | None = None
-    name: str | None = None
-    for node in nodes:
-        text = node.metadata_props.get(NAME_SCOPES)
-        if text != before:
-            before, name = text, None if text is None else _last(text)
-        names.append(name)
-    return names
-
-
-def _events(told: Mapping[ir.Node, tuple[Frame, ...]], owners: ParameterOwners) -> list[Event]:
-    read = [owners.read(node) for node in told]
+def _events(told: _Told, owners: ParameterOwners) -> list[Event]:
+    read = [owners.read(node) for node in told.nodes]
     readers = Counter(itertools.chain.from_iterable(read))
     events: list[Event] = []
     before: tuple[Frame, ...] = ()
     chain: tuple[str, ...] = ()
     alike: dict[str, Event] = {}  # one for all that tell nothing but their module and operator
     traces = Traces()
-    for (node, frames), reads in zip(told.items(), read, strict=True):
+    more = frozenset(told.more)
+    for at, (node, frames, reads) in enumerate(zip(told.nodes, told.frames, read, strict=True)):
         if frames is not before:
             before, chain, alike = frames, tuple([frame.path for frame in frames[1:]]), {}
         kind = node.op_type
-        traced = STACK_TRACE in node.metadata_props
-        event = None if reads or traced else alike.get(kind)
+        own_event = reads or at in more
+        event = None if own_event else alike.get(kind)
         if event is None:
             event = Event(chain, kind=kind, ends=kind != "Constant")
             if reads:
@@ -132,9 +149,9 @@ def _events(told: Mapping[ir.Node, tuple[Frame, ...]], owners: ParameterOwners) 
                 # A parameter that several read may be tied, or one that the optimizer kept for all that are equal.
                 own = [owner for value in reads if readers[value] == 1 and (owner := owners.owner(value)) is not None]
                 event.hints = tuple([_hint(own, path) for path in chain]) if own else ()
-            if traced:
+            if at in more:
                 event.places = traces.places(_trace(node), len(frames))
-            if not reads and not traced:
+            if not own_event:
                 alike[kind] = event
         events.append(event)
     return events

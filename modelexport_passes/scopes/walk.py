@@ -43,11 +43,21 @@ def owned_nodes(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
                 yield from owned_nodes(graph)
 
 
-def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+def all_owned_nodes(nodes: Iterable[ir.Node]) -> list[ir.Node]:
+    """`owned_nodes` as a list: faster, for of most models no node owns a body."""
+    found = list(nodes)
+    for node in found:
+        if node.attributes.data and has_bodies(node):
+            return list(owned_nodes(found))
+    return found
+
+
+def all_nodes(model: ir.Model) -> list[ir.Node]:
     """Every node of the model: main graph, subgraphs, functions."""
-    yield from owned_nodes(model.graph)
+    nodes = all_owned_nodes(model.graph)
     for function in model.functions.values():
-        yield from owned_nodes(function)
+        nodes += all_owned_nodes(function)
+    return nodes
 
 
 def values_read(node: ir.Node) -> Sequence[ir.Value | None]:
