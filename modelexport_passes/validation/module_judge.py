@@ -123,6 +123,9 @@ class Judge:
             return absent
         if excuse := self._excuse(call, keys):
             return excuse
+        nearly = next((value for value in self.observed.near.get(key, ()) if self.regions.holds(value, keys)), None)
+        if nearly is not None:
+            return Verdict.NOT_FOUND, f"{nearly.name!r} equals it but for what may be rounding: more than the tolerance"
         wrong = self._instead(keys, key)
         return (Verdict.DIFFERENT, f"{wrong.name!r} {_INSTEAD}") if wrong is not None else absent
 

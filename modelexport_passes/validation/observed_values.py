@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _MANY = 8
 
+_NEAR = 1e-2
+"""Of a tensor's spread: what float32 makes of small differences in a deep or recurrent model before they are others."""
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -43,11 +46,13 @@ class Observed:
         makers: key of a recorded tensor -> the values that equal it.
         shuffled: key of a recorded tensor that no value equals -> the values that have its elements in another order or
             shape.
+        near: key of a recorded tensor that no value equals -> the values that are off by rounding alone, as it seems.
     """
 
     compared: dict[ir.Value, Compared] = field(default_factory=dict[ir.Value, Compared])
     makers: dict[str, list[ir.Value]] = field(default_factory=dict[str, list[ir.Value]])
     shuffled: dict[str, list[ir.Value]] = field(default_factory=dict[str, list[ir.Value]])
+    near: dict[str, list[ir.Value]] = field(default_factory=dict[str, list[ir.Value]])
 
     def add(self, value: ir.Value, found: Compared) -> None:
         """Take in what was found about a value."""
@@ -86,10 +91,14 @@ def observe(
     computed = dict.fromkeys(key for call in recording.calls for key in call.computed)
     missing = [key for key in computed if key not in observed.makers and _has_many_floats(tensors.kind(key))]
     matcher = TensorMatcher(tensors, missing, tolerance, ordered=False)
+    # Who names a tolerance means it.
+    nearly = TensorMatcher(tensors, missing if tolerance is None else [], _NEAR)
     values = list(_candidates(flat, matcher)) if missing else []
     for value, array in intermediates(flat, inputs, values, budget):
         for key in matcher.equals_of(array):
             observed.shuffled.setdefault(key, []).append(value)
+        for key in nearly.equals_of(array):
+            observed.near.setdefault(key, []).append(value)
     return observed
 
 
