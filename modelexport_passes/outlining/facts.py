@@ -137,23 +137,28 @@ class _Instance:
     Attributes:
         scopes: of each item of the body.
         relatives: the frames of each below this call; None if they do not go through it.
+        sources: how the scope of each is known; None for one that is not.
     """
 
     def __init__(self, region: Region, bodies: Bodies, alike: dict[Frames, Frames]) -> None:
         self.region = region
         items = bodies.layout[region]
         self.scopes = [_scope(item) for item in items]
-        stacks = by_identity([scope.frames for scope in self.scopes if scope is not None])
+        # Operations share their scopes: what follows is asked of each once.
+        distinct = [scope for scope in by_identity(self.scopes).values() if scope is not None]
+        stacks = by_identity([scope.frames for scope in distinct])
         for item in items:
             if isinstance(item, Op) and item.has_bodies:
                 stacks |= by_identity(scope.frames for node in _inside(item) if (scope := scope_of(node)) is not None)
         self.bases: Bases = call_bases(stacks.values(), region.frames)
         self._alike = alike
         self._relative: dict[int, tuple[Frames, Frames | None]] = {}
-        for frames in stacks.values():
-            self.relative(frames)
-        known = self._relative
-        self.relatives = [None if scope is None else known[id(scope.frames)][1] for scope in self.scopes]
+        known: dict[int, tuple[Frames | None, Source | None]] = {id(None): (None, None)}
+        for scope in distinct:
+            known[id(scope)] = (self.relative(scope.frames), scope.source)
+        told = [known[id(scope)] for scope in self.scopes]
+        self.relatives = [relative for relative, _ in told]
+        self.sources = [source for _, source in told]
 
     def relative(self, frames: Frames) -> Frames | None:
         """Frames below this call; None if they do not go through it."""
@@ -164,10 +169,6 @@ class _Instance:
                 relative = self._alike.setdefault(relative, relative)
             known = self._relative[id(frames)] = (frames, relative)
         return known[1]
-
-    def sources(self) -> list[Source | None]:
-        """How the scope of each item is known; None for one that is not."""
-        return [None if scope is None else scope.source for scope in self.scopes]
 
     def entry(self, ledger: Ledger) -> Call:
         """Where the ledger keeps what is particular to this call."""
@@ -187,11 +188,10 @@ def _inside(op: Op) -> list[ir.Node]:
 def _differing(seen: Sequence[_Instance]) -> set[int]:
     """The items whose scope relative to the call, or its source, is not the same in all calls, or lies elsewhere."""
     first = seen[0]
-    sources = first.sources()
-    found = {at for at, source in enumerate(sources) if source is not None and first.relatives[at] is None}
+    found = {at for at, source in enumerate(first.sources) if source is not None and first.relatives[at] is None}
     for other in seen[1:]:
         # As lists: what is one object in all calls, as nearly all is, is not looked at one by one.
-        for ours, theirs in ((first.relatives, other.relatives), (sources, other.sources())):
+        for ours, theirs in ((first.relatives, other.relatives), (first.sources, other.sources)):
             if ours != theirs:
                 found.update(at for at, (one, two) in enumerate(zip(ours, theirs, strict=True)) if one != two)
     return found

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, cast
 
 import onnx_ir as ir
 
 from modelexport_passes.errors import ModelExportError
+from modelexport_passes.outlining.constants import computes_constant, is_embeddable
 from modelexport_passes.outlining.regions import Region
-from modelexport_passes.scopes.scope import Frame, Scope, scope_of
+from modelexport_passes.scopes.scope import Frame, Scope
 from modelexport_passes.scopes.walk import captures_of, has_bodies
+
+OF_ITS_OWN = -1
+"""`Op.kind` of an operation that is not compared by it."""
 
 
 class UnsortedGraphError(ModelExportError):
@@ -26,9 +30,10 @@ class Wire:
         readers: operations that read it, once for each input or capture.
         is_output: it is an output of the graph.
         is_weight: an initializer that no caller of the model can replace.
+        is_embeddable: such a one that is no weight but a shape, axes or a scalar that an optimizer folded.
     """
 
-    __slots__ = ("is_output", "is_weight", "producer", "readers", "value")
+    __slots__ = ("is_embeddable", "is_output", "is_weight", "producer", "readers", "value")
 
     def __init__(self, value: ir.Value, producer: Op | None, *, is_output: bool = False) -> None:
         self.value = value
@@ -36,6 +41,7 @@ class Wire:
         self.readers: list[Op] = []
         self.is_output = is_output
         self.is_weight = producer is None and value.is_initializer() and not value.is_graph_input()
+        self.is_embeddable = self.is_weight and is_embeddable(self)
 
 
 class Op:
@@ -58,11 +64,12 @@ class Op:
         withdrawn: nothing reads it where it was: its clones serve all readers.
         weight: number of operations that it stands for: those of its function, for a call.
         stands_in: the model has it not: it computes what the module that it is in has as a constant.
+        kind: equal numbers mean the same operator and the very same attributes; `OF_ITS_OWN` means nothing.
     """
 
     __slots__ = (
-        "captured", "captures", "constant", "copy_of", "has_bodies", "ins", "local_frames", "node", "order",
-        "outs", "reads", "region", "scope", "stands_in", "weight", "withdrawn",
+        "captured", "captures", "constant", "copy_of", "has_bodies", "ins", "kind", "local_frames", "node",
+        "order", "outs", "reads", "region", "scope", "stands_in", "weight", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, node: ir.Node, order: int, region: Region, scope: Scope | None) -> None:
@@ -82,6 +89,7 @@ class Op:
         self.withdrawn = False
         self.weight = 1
         self.stands_in = False
+        self.kind = OF_ITS_OWN
 
     @property
     def origin(self) -> str | None:
@@ -115,11 +123,32 @@ class Op:
         self.take([new if wire is old else wire for wire in self.ins], captures)
 
 
-def read_graph(graph: ir.Graph, root: Region) -> list[Op]:
-    """Operations of a graph in its order, all placed at ``root`` until regions are found."""
+class Flow(NamedTuple):
+    """A graph, read.
+
+    Attributes:
+        ops: its operations, in its order.
+        unsettled: those that may have to lie elsewhere: their results are read in other regions or leave the graph.
+        folding: those that read what is embeddable.
+    """
+
+    ops: list[Op]
+    unsettled: list[Op]
+    folding: list[Op]
+
+
+def read_graph(graph: ir.Graph, scopes: Sequence[Scope | None], regions: Sequence[Region]) -> Flow:
+    """Operations of a graph in its order, placed in these regions. Each is looked at once: there are very many.
+
+    Raises:
+        UnsortedGraphError: an operation stands before another whose result it reads.
+    """
     outputs = set(graph.outputs)
     wires: dict[ir.Value, Wire] = {}
+    kinds: dict[tuple[str | int, ...], int] = {}
     ops: list[Op] = []
+    unsettled: set[Op] = set()
+    folding: list[Op] = []
 
     def wire_of(value: ir.Value) -> Wire:
         wire = wires.get(value)
@@ -127,21 +156,54 @@ def read_graph(graph: ir.Graph, root: Region) -> list[Op]:
             wire = wires[value] = Wire(value, None, is_output=value in outputs)
         return wire
 
-    for order, node in enumerate(graph):
-        op = Op(node, order, root, scope_of(node))
+    for order, (node, scope, region) in enumerate(zip(graph, scopes, regions, strict=True)):
+        op = Op(node, order, region, scope)
         ins = [None if value is None else wires.get(value) or wire_of(value) for value in node.inputs]
-        if has_bodies(node):
+        op.kind = _kind(node, kinds)
+        if op.kind == OF_ITS_OWN:
             op.has_bodies = True
             op.captured = captures_of(node)
             op.take(ins, [wire_of(value) for value in op.captured])
         else:
             op.take(ins)
-        for value in node.outputs:
-            if value in wires:
-                raise UnsortedGraphError(f"outline: {value.name!r} is used before {node.name or node.op_type} makes it")
-            wires[value] = wire = Wire(value, op, is_output=value in outputs)
-            op.outs.append(wire)
+        if _make_outs(op, wires, outputs):
+            unsettled.add(op)
+        constant, folds = True, False
         for wire in op.reads:
             wire.readers.append(op)
+            producer = wire.producer
+            if producer is None:
+                constant = constant and wire.is_embeddable
+                folds = folds or wire.is_embeddable
+            else:
+                constant = constant and producer.constant
+                if producer.region is not region:
+                    unsettled.add(producer)
+        op.constant = constant and computes_constant(op)
+        if folds:
+            folding.append(op)
         ops.append(op)
-    return ops
+    return Flow(ops, [op for op in ops if op in unsettled] if unsettled else [], folding)
+
+
+def _make_outs(op: Op, wires: dict[ir.Value, Wire], outputs: Collection[ir.Value]) -> bool:
+    """Make the wires of what an operation makes; whether one of them leaves the graph."""
+    leaves = False
+    for value in op.node.outputs:
+        if value in wires:
+            name = op.node.name or op.node.op_type
+            raise UnsortedGraphError(f"outline: {value.name!r} is used before {name} makes it")
+        wires[value] = wire = Wire(value, op, is_output=value in outputs)
+        op.outs.append(wire)
+        leaves = leaves or wire.is_output
+    return leaves
+
+
+def _kind(node: ir.Node, kinds: dict[tuple[str | int, ...], int]) -> int:
+    """`Op.kind`; `OF_ITS_OWN` for a node with bodies."""
+    # Nodes that a file says the same of share the objects for it (`exporting.reader`).
+    key = (node.op_type, node.domain, node.overload, len(node.outputs), *map(id, node.attributes.data.values()))
+    kind = kinds.get(key)
+    if kind is None:
+        kind = kinds[key] = OF_ITS_OWN if has_bodies(node) else len(kinds)
+    return kind

@@ -162,15 +162,16 @@ def topological_order(items: Sequence[Item], edges: Edges) -> list[Item]:
 def _constants_before_readers(order: Sequence[Item]) -> list[Item]:
     """Each constant right before what reads it first: where an exporter put it differs between like modules."""
     result: list[Item] = []
-    waiting = {item: None for item in order if isinstance(item, Op) and item.constant}
+    waiting = dict.fromkeys([item for item in order if isinstance(item, Op) and item.constant])
     if not waiting:
         return list(order)
 
     def emit(op: Op) -> None:
         for wire in op.reads:
-            if wire.producer in waiting:
-                del waiting[wire.producer]
-                emit(wire.producer)
+            producer = wire.producer
+            if producer is not None and producer.constant and producer in waiting:
+                del waiting[producer]
+                emit(producer)
         result.append(op)
 
     for item in order:

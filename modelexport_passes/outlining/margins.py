@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import onnx_ir as ir
 
+from modelexport_passes.outlining.constants import is_parameter
 from modelexport_passes.outlining.flow import Op, Wire
-from modelexport_passes.outlining.placement import is_parameter
 
 if TYPE_CHECKING:
     from modelexport_passes.outlining.layout import Item

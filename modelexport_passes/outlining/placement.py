@@ -13,55 +13,63 @@ Nothing is recomputed that costs: only constants are cloned, only moved operatio
 from __future__ import annotations
 
 import functools
-import math
+import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import onnx_ir as ir
 
-from modelexport_passes.outlining.flow import Op, Wire
+from modelexport_passes.outlining.flow import Flow, Op, Wire
 from modelexport_passes.outlining.regions import Region, kind_of_call, lowest_common
 from modelexport_passes.randomness import draws_random_numbers
 from modelexport_passes.scopes.copying import copy_facts
 
-CLONE_LIMIT = 1024
-"""Elements of the largest constant that is cloned; larger ones are handed over as inputs."""
-
-EMBED_LIMIT = 64
-"""Elements of the largest shape or axes that counts as a constant, be it folded to an initializer or computed."""
-
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
-_INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
 
-def repair(ops: Sequence[Op], root: Region) -> list[Op]:
+def repair(flow: Flow, root: Region) -> list[Op]:
     """Place every operation; returns the clones, which are further operations to place."""
-    _mark_constants(ops)
+    ops = flow.ops
     # Asked for seldom: in most models nothing is used both inside and outside of a module.
     free = functools.cache(lambda: _freedoms(ops))
     demanded: dict[Op, Region] = {}
     clones: list[Op] = []
-    for op in reversed(ops):
+    # All others are read where they lie alone, and stay there: until one of their readers moves. Last ones first.
+    waiting = sorted([-op.order for op in flow.unsettled])
+    seen = set(waiting)
+    while waiting:
+        op = ops[-heapq.heappop(waiting)]
+        home = op.region
         if op.constant:
-            clones += _clone_to_readers(op, root)
+            copies = _clone_to_readers(op, root)
+            clones += copies
+            if not copies and op.region is home:
+                continue
+        elif _stays_inside(op):
             continue
-        if _stays_inside(op):
-            continue
-        if op.node.op_type == "Identity" and all(wire.is_output and not wire.readers for wire in op.outs):
+        elif op.node.op_type == "Identity" and all(wire.is_output and not wire.readers for wire in op.outs):
             op.region = root  # it only names an output of the graph
-            continue
-        target = _hoist_target(op, root, free, demanded)
-        if target is not op.region:
-            left = _step_down(target, op.region)
-            op.region = target
-            for wire in op.reads:
-                producer = wire.producer
-                # What it needs from inside of what it leaves must leave as well.
-                if producer is not None and not producer.constant and _lies_in(producer.region, left):
-                    before = demanded.get(producer)
-                    demanded[producer] = target if before is None else lowest_common(before, target)
-    clones += _embed_initializers(ops, clones, root)
+        else:
+            op.region = _hoist_target(op, root, free, demanded)
+            if op.region is home:
+                continue
+            _demand(op, _step_down(op.region, home), demanded)
+        for wire in op.reads:
+            producer = wire.producer
+            if producer is not None and -producer.order not in seen:
+                seen.add(-producer.order)
+                heapq.heappush(waiting, -producer.order)
+    clones += _embed_initializers([*flow.folding, *clones], root)
     return clones
+
+
+def _demand(op: Op, left: Region, demanded: dict[Op, Region]) -> None:
+    """What an operation needs from inside of the region that it left must leave as well."""
+    for wire in op.reads:
+        producer = wire.producer
+        if producer is not None and not producer.constant and _lies_in(producer.region, left):
+            before = demanded.get(producer)
+            demanded[producer] = op.region if before is None else lowest_common(before, op.region)
 
 
 def place_constants(ops: Sequence[Op], root: Region) -> list[Op]:
@@ -70,59 +78,10 @@ def place_constants(ops: Sequence[Op], root: Region) -> list[Op]:
     clones: list[Op] = []
     for op in sorted(constants, key=lambda op: op.order, reverse=True):
         clones += _clone_to_readers(op, root if op.copy_of is None else op.region)
-    return clones + _embed_initializers(ops, clones, root)
+    return clones + _embed_initializers([*ops, *clones], root)
 
 
 # --- constants -------------------------------------------------------------------------------------------------------
-
-
-def _mark_constants(ops: Iterable[Op]) -> None:
-    """Find the operations that make a small value from constants alone."""
-    for op in ops:
-        for wire in op.reads:
-            producer = wire.producer
-            if not (is_embeddable(wire) if producer is None else producer.constant):
-                break
-        else:
-            node = op.node
-            drawn = node.domain not in ("", "ai.onnx") or op.has_bodies or draws_random_numbers(node)
-            op.constant = not drawn and _is_small_result(op)
-
-
-def _is_small_result(op: Op) -> bool:
-    """Small enough to clone: any small Constant, and shapes, axes and scalars computed from constants.
-
-    A table that is computed (the cosines of a rotary embedding) is work, and a module's result: it is handed over.
-    """
-    if op.node.op_type == "Constant":
-        tensor = op.node.attributes.data.get("value")  # the dictionary itself: a UserDict fails first
-        return tensor is None or tensor.is_ref() or tensor.value.size <= CLONE_LIMIT
-    return all(_is_shape_like(wire.value) for wire in op.outs)
-
-
-def _is_shape_like(value: ir.Value) -> bool:
-    if value.shape is None or not value.shape.is_static():
-        return False
-    size = math.prod(value.shape.numpy())
-    return size <= EMBED_LIMIT if value.dtype in _INTEGERS else size == 1
-
-
-def is_embeddable(wire: Wire) -> bool:
-    """An initializer that is no weight but a shape, axes or a scalar that an optimizer folded."""
-    if not wire.is_weight:
-        return False
-    value = wire.value
-    tensor = value.const_value
-    if tensor is None or is_parameter(value) or wire.is_output:
-        return False
-    return tensor.size <= EMBED_LIMIT if tensor.dtype in _INTEGERS else tensor.size == 1
-
-
-def is_parameter(value: ir.Value) -> bool:
-    """Whether an initializer has the name of a module's parameter or buffer, and not one that an optimizer gave it."""
-    name = value.name or ""
-    told = "pkg.torch.export.graph_signature.InputSpec.kind" in value.metadata_props
-    return told or ("." in name and not name.startswith("/"))
 
 
 def _clone_to_readers(op: Op, root: Region) -> list[Op]:
@@ -157,6 +116,7 @@ def _clone(op: Op, region: Region, readers: Sequence[list[Op]]) -> Op:
     """A copy of a constant operation in a region, for those who read its outputs there."""
     copy = Op(op.node, op.order, region, op.scope)
     copy.constant = True
+    copy.kind = op.kind
     copy.take(list(op.ins))
     for wire in copy.reads:
         wire.readers.append(copy)
@@ -203,14 +163,14 @@ def _localise(op: Op) -> None:
         op.local_frames = reader.local_frames or (reader.scope.frames if reader.scope else None)
 
 
-def _embed_initializers(ops: Sequence[Op], clones: Sequence[Op], root: Region) -> list[Op]:
+def _embed_initializers(ops: Iterable[Op], root: Region) -> list[Op]:
     """Make small folded initializers constants of the regions that read them."""
     wires: dict[Wire, None] = {}
-    for op in (*ops, *clones):
+    for op in ops:
         if op.region is root or op.withdrawn:
             continue
         for wire in op.reads:
-            if wire.is_weight and is_embeddable(wire):
+            if wire.is_embeddable:
                 wires[wire] = None
     embedded: list[Op] = []
     for wire in wires:
@@ -273,7 +233,7 @@ def _freedoms(ops: Iterable[Op]) -> dict[Op, _Freedom]:
         for wire in op.reads:
             producer = wire.producer
             if producer is None:
-                weight = weight or (wire.is_weight and not is_embeddable(wire))
+                weight = weight or (wire.is_weight and not wire.is_embeddable)
                 continue
             if producer.constant:
                 continue

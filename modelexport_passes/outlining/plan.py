@@ -19,7 +19,7 @@ from modelexport_passes.outlining.regions import Frames, Region, Selection, find
 from modelexport_passes.outlining.sharing import Bodies, Group, Likeness, share
 from modelexport_passes.outlining.splitting import Split, lay_out_in_parts, number_parts
 from modelexport_passes.outlining.state import State, StateRules, local_names, pair, settle_results
-from modelexport_passes.scopes.scope import by_identity
+from modelexport_passes.scopes.scope import Scope, by_identity, scope_of
 from modelexport_passes.unique_names import Names
 
 
@@ -143,20 +143,21 @@ def _plan(
     unfold: bool,
 ) -> OutlinePlan:
     root = Region((), None)
-    ops = read_graph(graph, root)
-    called = [op for op in ops if op.node in own_calls] if own_calls else []
-    for op in called:
-        op.weight = own_calls[op.node]
-    done = {op.scope.frames for op in called if op.scope is not None}
-    stacks = [_stack(op, done) for op in ops]
+    nodes = list(graph)
+    scopes = [scope_of(node) for node in nodes]
+    called = [node for node in nodes if node in own_calls] if own_calls else []
+    done = {scope.frames for node in called if (scope := scope_of(node)) is not None}
+    stacks = [_stack(scope, done) for scope in scopes]
     seen = by_identity(stacks)
     distinct = list(dict.fromkeys(seen.values()))
     selected = selection.predicate(distinct)
     innermost = find_regions(distinct, root, lambda frames: frames not in unwanted and selected(frames))
     places = {key: innermost[stack] for key, stack in seen.items()}
-    for op, stack in zip(ops, stacks, strict=True):
-        op.region = places[id(stack)]
-    ops += repair(ops, root)
+    flow = read_graph(graph, scopes, [places[id(stack)] for stack in stacks])
+    ops = flow.ops
+    for op in ops if called else ():
+        op.weight = own_calls.get(op.node, 1)
+    ops += repair(flow, root)
     if min_nodes > 1:
         dissolve(_small(ops, min_nodes), ops, root)
     lay = lay_out_in_parts if split else lay_out
@@ -192,14 +193,14 @@ def _small(ops: Sequence[Op], min_nodes: int) -> list[Region]:
     return [region for region, size in sizes.items() if size < min_nodes and region.parent is not None]
 
 
-def _stack(op: Op, done: Collection[Frames]) -> Frames:
+def _stack(scope: Scope | None, done: Collection[Frames]) -> Frames:
     """The module calls that an operation may be put in: down to one that is a call in the graph already.
 
     What of such a module call is still outside, an earlier outlining left outside on purpose; the call itself, too.
     """
-    if op.scope is None or op.scope.relative:
+    if scope is None or scope.relative:
         return ()
-    frames = op.scope.frames
+    frames = scope.frames
     if not done:
         return frames
     return next((frames[:depth] for depth in range(len(frames)) if frames[: depth + 1] in done), frames)

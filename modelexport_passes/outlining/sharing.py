@@ -23,7 +23,7 @@ from modelexport_passes.outlining.canonical import (
     operator_key,
     weight_kind,
 )
-from modelexport_passes.outlining.flow import Op, Wire
+from modelexport_passes.outlining.flow import OF_ITS_OWN, Op, Wire
 from modelexport_passes.outlining.known_values import KnownValues
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.margins import Leaving
@@ -116,7 +116,9 @@ class Bodies:
     attributes: dict[Region, Given] = field(default_factory=dict[Region, Given])
     folded: dict[Item, list[Folded]] = field(default_factory=dict["Item", "list[Folded]"])
     _ends: dict[Region, _Ends] = field(default_factory=dict[Region, _Ends])
-    _keys: dict[tuple[str | int, ...], Hashable] = field(default_factory=dict["tuple[str | int, ...]", Hashable])
+    _keys: dict[int, Hashable] = field(default_factory=dict[int, Hashable])
+    _numbers: dict[Hashable, int] = field(default_factory=dict[Hashable, int])
+    _numbers_by_kind: dict[int, int] = field(default_factory=dict[int, int])
 
     def reads_of(self, item: Item) -> Sequence[Wire | None]:
         """What an item takes: inputs and captures of an operation, or the actual inputs of a call."""
@@ -132,16 +134,21 @@ class Bodies:
         """What an item does: the operator and its attributes, or the function that is called."""
         if isinstance(item, Region):
             return (self.group_of[item].number, item.part)
-        node = item.node
-        # Nodes that a file says the same of share the objects for it (`exporting.reader`): it is put in order once.
-        same = (node.op_type, node.domain, node.overload, len(item.outs), *map(id, node.attributes.data.values()))
-        known = None if item.has_bodies else self._keys.get(same)
+        known = self._keys.get(item.kind)
         if known is None:
             lift = self.likeness.lift
             known = operator_key(item, constant_value=lift == "never", plain_values=lift != "attributes")
-            if not item.has_bodies:
-                self._keys[same] = known
+            if item.kind != OF_ITS_OWN:
+                self._keys[item.kind] = known
         return known
+
+    def _item_number(self, item: Item) -> int:
+        """Equal where `item_key` is: compared and hashed in no time."""
+        key = self.item_key(item)
+        number = self._numbers.setdefault(key, len(self._numbers))
+        if isinstance(item, Op) and item.kind != OF_ITS_OWN:
+            self._numbers_by_kind[item.kind] = number
+        return number
 
     def ends(self, region: Region) -> _Ends:
         """Where a region takes from outside and gives to it."""
@@ -157,13 +164,21 @@ class Bodies:
         rows: list[Hashable] = []
         uses: list[Wire] = []
         number = 0
+        known = self._numbers_by_kind
         for item in items:
-            reads = self.reads_of(item)
+            if isinstance(item, Region):
+                what, reads, results = self._item_number(item), self.actuals[item], self.results[item]
+            else:
+                what = known.get(item.kind)
+                if what is None:
+                    what = self._item_number(item)
+                reads, results = self.reads_of(item) if item.captures else item.ins, item.outs
             places = tuple([made.get(wire, _OUTSIDE) for wire in reads])
-            rows += (self.item_key(item), places)
+            rows.append(what)
+            rows.append(places)
             if _OUTSIDE in places:
                 uses += [wire for wire in reads if wire is not None and wire not in made]
-            for wire in self.results_of(item):
+            for wire in results:
                 made[wire] = number
                 number += 1
         gives = sorted([at for wire in self.results[region] if (at := made.get(wire)) is not None])
@@ -181,18 +196,18 @@ class Bodies:
                     names.update(str(value.name) for node in graph for value in node.outputs)
         return names
 
-    def calls_in(self, region: Region) -> Iterable[Region]:
+    def calls_in(self, region: Region) -> list[Region]:
         """The calls in a body, in order."""
-        return (item for item in self.layout[region] if isinstance(item, Region))
+        return [item for item in self.layout[region] if isinstance(item, Region)] if region.children else []
 
     def in_call_order(self) -> list[Region]:
         """Every region but the root, callers before callees, in the order in which the calls run."""
         ordered: list[Region] = []
-        stack = list(self.calls_in(self.root))[::-1]
+        stack = self.calls_in(self.root)[::-1]
         while stack:
             region = stack.pop()
             ordered.append(region)
-            stack.extend(list(self.calls_in(region))[::-1])
+            stack.extend(self.calls_in(region)[::-1])
         return ordered
 
 
@@ -311,10 +326,13 @@ def _lift_differing(groups: Iterable[Sequence[Region]], bodies: Bodies) -> None:
     """Move the constants in which regions that are else alike differ out of them, in front of their calls."""
     moved: dict[Region, Leaving] = {}
     for instances in groups:
-        rows = zip(*(bodies.layout[region] for region in instances), strict=True) if len(instances) > 1 else ()
-        for row in rows:
-            if not (isinstance(row[0], Op) and is_constant(row[0])):
+        if len(instances) < 2:
+            continue
+        layouts = [bodies.layout[region] for region in instances]
+        for at, first in enumerate(layouts[0]):
+            if not (isinstance(first, Op) and is_constant(first)):
                 continue
+            row = [items[at] for items in layouts]
             constants = [item for item in row if isinstance(item, Op) and is_constant(item)]
             if len(constants) == len(row) and not hold_the_same(constants):
                 for region, op in zip(instances, constants, strict=True):

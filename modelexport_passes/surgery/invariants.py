@@ -9,7 +9,7 @@ from graphlib import TopologicalSorter
 
 import onnx_ir as ir
 
-from modelexport_passes.outlining.placement import EMBED_LIMIT
+from modelexport_passes.outlining.constants import EMBED_LIMIT
 from modelexport_passes.randomness import draws_random_numbers
 from modelexport_passes.scopes.walk import has_bodies, owned_nodes
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from modelexport_passes.errors import ModelExportError
-from modelexport_passes.outlining.placement import EMBED_LIMIT
+from modelexport_passes.outlining.constants import EMBED_LIMIT
 from modelexport_passes.randomness import draws_random_numbers
 from modelexport_passes.scopes.copying import copy_facts, copy_node
 from modelexport_passes.scopes.ledger import ORIGIN_KEY

@@ -197,7 +197,8 @@ g (float[2,3,N] x, int64[2] given) => (int64[2] y) {
 def test_what_is_known_before_anything_runs(name: str, expected: list[int] | None) -> None:
     """Sizes are, and what is computed of them in integers; nothing that depends on inputs, or on how runtimes round."""
     model = scoped(KNOWN, {})
-    ops = read_graph(model.graph, Region((), None))
+    nodes = list(model.graph)
+    ops = read_graph(model.graph, [None] * len(nodes), [Region((), None)] * len(nodes)).ops
     wires = {wire.value.name: wire for op in ops for wire in (*op.reads, *op.outs)}
     content = KnownValues(model.graph.opset_imports).content(wires[name])
     assert (None if content is None else content.tolist()) == expected
