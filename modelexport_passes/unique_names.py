@@ -30,3 +30,11 @@ class Names:
             name = other
         taken.add(name)
         return name
+
+    def are_free(self, names: Iterable[str]) -> bool:
+        """Whether none of these is taken."""
+        return self._taken.isdisjoint(names)
+
+    def add(self, names: Iterable[str]) -> None:
+        """Take these, which are free."""
+        self._taken.update(names)

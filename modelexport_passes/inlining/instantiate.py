@@ -9,7 +9,9 @@ import onnx_ir as ir
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.fast_nodes import copy_node, copy_value
+from modelexport_passes.inlining.bodies import Bodies
 from modelexport_passes.inlining.body import Body, Description, Part, parts_of
+from modelexport_passes.inlining.flat_copy import FlatCall, Tags
 from modelexport_passes.inlining.originals import Originals
 from modelexport_passes.inlining.site import Instance, Site
 from modelexport_passes.scopes.compose import scope_in_call
@@ -52,8 +54,10 @@ class Instantiation:
         self.calls = 0
         self._ledger = ledger
         self._wanted = wanted
-        self._bodies: dict[ir.OperatorIdentifier, Body] = {}
         self._differing = {_innermost(key) for key in ledger.calls}
+        self._bodies = Bodies(
+            functions, Tags(self.node_tags, self.scope_tags), self._is_special if self._differing else None
+        )
 
     def wants(self, scope: Scope | None) -> bool:
         """Whether a call of a function, of this scope at its place, shall be written out."""
@@ -83,15 +87,26 @@ class Instantiation:
             result_names: the name for each output; None to choose one.
             prefix: stands before names that are taken.
         """
-        self.calls += 1
-        body = self._bodies.get(callee)
-        if body is None:
-            body = self._bodies[callee] = Body.of(self.functions[callee], self.functions)
+        again = callee in self._bodies
+        body = self._bodies.body(callee)
         _check_arity(node, body)
+        copies = self._bodies.copies(callee) if again and self._wanted is None and not site.inside else None
+        if copies is not None:
+            instance = copies.copy(FlatCall(node, inputs, scope, result_names, prefix), site)
+            if instance is not None:
+                self.calls += len(copies.flat.calls)
+                return instance
+        self.calls += 1
         copy = _BodyCopy(self, body, node, attributes, site, scope, prefix)
         copy.bind(inputs, result_names)
         copy.write(body.parts)
         return copy.finish(len(node.outputs))
+
+    def _is_special(self, call: ir.Node, scope: Scope | None) -> bool:
+        """Whether the ledger says something of a call in the main graph."""
+        if scope is None or format_frames(scope.frames[-1:]) not in self._differing:
+            return False
+        return self._ledger.call(scope.frames, call) != _NOTHING
 
     def domains_of(self, nodes: Iterable[ir.Node]) -> set[str]:
         """The domains of these nodes and of all in their bodies, but for calls of the functions."""
@@ -99,7 +114,7 @@ class Instantiation:
 
     def domains(self) -> set[str]:
         """The domains of what was written out."""
-        return set[str]().union(*(self.domains_of(body.function) for body in self._bodies.values()))
+        return set[str]().union(*map(self.domains_of, self._bodies.used()))
 
     def particular(self, call: ir.Node, scope: Scope | None, site: Site) -> Call:
         """What the ledger says of a call."""
