@@ -17,9 +17,9 @@ joins bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import onnx
@@ -28,6 +28,7 @@ from onnx_ir import serde
 
 from modelexport_passes.exporting.reader import Uncommon
 
+_TensorType = ir.TensorType
 _FUNCTION_TYPES_VERSION = 10
 """Before this IR version the types of values in functions are written, by custom, into the main graph."""
 
@@ -47,6 +48,8 @@ _VALUE_NAME, _VALUE_TYPE, _VALUE_DOC, _VALUE_METADATA = (chr(number << 3 | 2) fo
 _KEY, _VALUE = (chr(number << 3 | 2) for number in range(1, 3))
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_VALUE = (chr(number << 3 | 2) for number in (1, 5, 13))
 _MODEL_GRAPH = chr(7 << 3 | 2)
+_CHECKED = frozenset({onnx.TensorProto.FLOAT6E2M3, onnx.TensorProto.FLOAT6E3M2})
+"""Types of tensors whose bytes onnx_ir looks at before it writes them."""
 _TOGETHER = 256
 """How many nodes are made bytes at once: what they need meanwhile fits the processor's caches."""
 
@@ -121,8 +124,8 @@ class _Writer:
         self._operators: dict[tuple[str | int | None, ...], str] = {}
         self._types: dict[tuple[int, int], str] = {}
         self._sized: dict[tuple[ir.DataType, tuple[int | ir.SymbolicDim, ...]], str] = {}
-        self._metadata: dict[tuple[str, ...], str] = {}
-        self._entries: dict[tuple[str, str, str], str] = {}
+        self._of_nodes = _Metadata(_NODE_METADATA)
+        self._of_values = _Metadata(_VALUE_METADATA)
 
     def nodes(self, graph: ir.Graph) -> tuple[list[bytes], list[bytes]]:
         """The fields of a graph that hold its nodes, and those that hold what is known of their outputs."""
@@ -130,9 +133,50 @@ class _Writer:
         infos: list[bytes] = []
         remaining = iter(graph)
         while batch := list(islice(remaining, _TOGETHER)):
-            nodes.append(_as_bytes([self._node(node) for node in batch]))
-            infos.append(_as_bytes([self._info(value) for node in batch for value in node.outputs]))
+            written, known = self._batch(batch)
+            nodes.append(_as_bytes(written))
+            infos.append(_as_bytes(known))
         return nodes, infos
+
+    def _batch(self, batch: Iterable[ir.Node]) -> tuple[list[str], list[str]]:
+        """The fields of some nodes, and of what is known of their outputs."""
+        names = _Names()  # most are read soon after they are made
+        lengths, types, operators = _LENGTHS, self._types, self._operators
+        written: list[str] = []
+        infos: list[str] = []
+        before: Mapping[str, str] | None = None
+        described = ""
+        for node in batch:
+            inputs, outputs, name, op_type, attributes, doc_string, domain, overload, metadata, devices = _of_node(node)
+            if devices:
+                raise Uncommon
+            fields = ""
+            for value in inputs:
+                fields = f"{fields}{_NODE_INPUT}{names['' if value is None else value._name]}"
+            for value in _given(outputs) if outputs and outputs[-1]._name == "" else outputs:
+                made, kind, shape, description, props, notes, is_graph_output = _of_value(value)
+                text = names[made] = f"{lengths[len(made)]}{made}" if made.isascii() else _sized(made)
+                fields = f"{fields}{_NODE_OUTPUT}{text}"
+                if type(kind) is not _TensorType or description or props or notes or not made:
+                    infos.append(self._info(value))
+                elif not is_graph_output:
+                    kind = types.get((id(kind._dtype), id(shape))) or self._type(value, kind, shape)
+                    infos.append(f"{_GRAPH_VALUE}{lengths[1 + len(text) + len(kind)]}{_VALUE_NAME}{text}{kind}")
+            if name:
+                fields = f"{fields}{_NODE_NAME}{_sized(name)}"
+            held = attributes.data
+            key = (op_type, doc_string, domain, overload)
+            if held:
+                key = (*key, *map(id, held.values()))
+            rest = operators.get(key)
+            if rest is None:
+                rest = operators[key] = self._operator(node)
+            if metadata != before:  # those of one module stand together
+                before = metadata
+                described = self._of_nodes.fields(metadata) if metadata else ""
+            fields = f"{_GRAPH_NODE}{lengths[len(fields) + len(rest) + len(described)]}{fields}{rest}"
+            written += (fields, described)
+        return written, infos
 
     def initializers(self, graph: ir.Graph) -> tuple[list[bytes], bytes]:
         """The fields of a graph that hold its initializers, and those that hold what is known of them."""
@@ -144,36 +188,10 @@ class _Writer:
             if tensor is None:
                 raise Uncommon
             tensor.name = value.name
-            data = _bytes(serde.serialize_tensor(tensor))
+            data = _tensor_bytes(tensor)
             tensors += (_as_bytes([_GRAPH_INITIALIZER, _LENGTHS[len(data)]]), data)
         infos = [self._info(value, is_initializer=True) for value in values if value.name not in declared]
         return tensors, _as_bytes(infos)
-
-    def _node(self, node: ir.Node) -> str:
-        inputs, outputs, name, op_type, attributes, doc_string, domain, overload, metadata, devices = _of_node(node)
-        if devices:
-            raise Uncommon
-        names = ""
-        for value in inputs:
-            read = "" if value is None else value._name
-            if not read.isascii():
-                read = _utf8(read)
-            names = f"{names}{_NODE_INPUT}{_LENGTHS[len(read)]}{read}"
-        for value in _given(outputs) if outputs and outputs[-1]._name == "" else outputs:
-            made = value._name
-            if made is None:
-                raise Uncommon
-            if not made.isascii():
-                made = _utf8(made)
-            names = f"{names}{_NODE_OUTPUT}{_LENGTHS[len(made)]}{made}"
-        if name:
-            names = f"{names}{_field(_NODE_NAME, name)}"
-        key = (op_type, doc_string, domain, overload, *map(id, attributes.data.values()))
-        rest = self._operators.get(key)
-        if rest is None:
-            rest = self._operators[key] = self._operator(node)
-        described = self._metadata_fields(_NODE_METADATA, metadata) if metadata else ""
-        return f"{_GRAPH_NODE}{_LENGTHS[len(names) + len(rest) + len(described)]}{names}{rest}{described}"
 
     def _operator(self, node: ir.Node) -> str:
         """The fields of a node from its operator to its overload."""
@@ -204,7 +222,7 @@ class _Writer:
         if doc_string:
             fields += _field(_VALUE_DOC, doc_string)
         if metadata:
-            fields += self._metadata_fields(_VALUE_METADATA, metadata)
+            fields += self._of_values.fields(metadata)
         return f"{_GRAPH_VALUE}{_LENGTHS[len(fields)]}{fields}"
 
     def _type(self, value: ir.Value, kind: ir.TypeProtocol, shape: ir.Shape | None) -> str:
@@ -222,21 +240,42 @@ class _Writer:
             self._types[key] = known
         return known
 
-    def _metadata_fields(self, number: str, metadata: Mapping[str, str]) -> str:
-        key = (number, *metadata, *metadata.values())
-        known = self._metadata.get(key)
-        if known is None:
-            entries = [self._entry((number, *entry)) for entry in sorted(metadata.items())]
-            known = self._metadata[key] = "".join(entries)
-        return known
 
-    def _entry(self, entry: tuple[str, str, str]) -> str:
-        known = self._entries.get(entry)
-        if known is None:
-            number, key, text = entry
-            fields = _field(_KEY, key) + _field(_VALUE, text)
-            known = self._entries[entry] = f"{number}{_LENGTHS[len(fields)]}{fields}"
-        return known
+class _Metadata:
+    """Writes metadata.
+
+    Args:
+        number: of the field of a node or of a value that an entry is.
+    """
+
+    def __init__(self, number: str) -> None:
+        self._number = number
+        self._kinds: dict[tuple[str, ...], _Kind] = {}
+        self._texts: dict[str, dict[str, str]] = {}
+
+    def fields(self, metadata: Mapping[str, str]) -> str:
+        """The fields of all entries, in the order of their keys."""
+        keys, texts = tuple(metadata), tuple(metadata.values())
+        kind = self._kinds.get(keys)
+        if kind is None:
+            known = [(at, key, self._texts.setdefault(key, {})) for at, key in enumerate(keys)]
+            kind = self._kinds[keys] = ({}, sorted(known, key=itemgetter(1)))
+        written, entries = kind
+        found = written.get(texts)
+        if found is None:
+            found = written[texts] = "".join(
+                [known.get(texts[at]) or self._entry(key, texts[at], known) for at, key, known in entries]
+            )
+        return found
+
+    def _entry(self, key: str, text: str, known: dict[str, str]) -> str:
+        fields = _field(_KEY, key) + _field(_VALUE, text)
+        entry = known[text] = f"{self._number}{_LENGTHS[len(fields)]}{fields}"
+        return entry
+
+
+_Kind = tuple[dict[tuple[str, ...], str], list[tuple[int, str, dict[str, str]]]]
+"""For metadata of certain keys: texts -> fields; and sorted by key: the number of the text, the key, text -> field."""
 
 
 class _Lengths(dict[int, str]):
@@ -257,10 +296,23 @@ class _Lengths(dict[int, str]):
 _LENGTHS = _Lengths()
 
 
-def _field(number: str, text: str) -> str:
+class _Names(dict[str, str]):
+    """Name -> what stands for it behind the number of a field."""
+
+    def __missing__(self, name: str) -> str:
+        text = self[name] = _sized(name)
+        return text
+
+
+def _sized(text: str) -> str:
+    """A text behind its length."""
     if not text.isascii():
         text = _utf8(text)
-    return f"{number}{_LENGTHS[len(text)]}{text}"
+    return f"{_LENGTHS[len(text)]}{text}"
+
+
+def _field(number: str, text: str) -> str:
+    return f"{number}{_sized(text)}"
 
 
 def _utf8(text: str) -> str:
@@ -278,6 +330,12 @@ def _characters(proto: Any) -> str:
 
 def _bytes(proto: Any) -> bytes:
     return proto.SerializeToString(deterministic=True)
+
+
+def _tensor_bytes(tensor: ir.TensorProtocol) -> bytes:
+    if type(tensor) is ir.TensorProtoTensor and not tensor._metadata_props and tensor.raw.data_type not in _CHECKED:
+        return _bytes(tensor.raw)  # as it was read; onnx_ir copies it first
+    return _bytes(serde.serialize_tensor(tensor))
 
 
 def _sizes(shape: ir.Shape | None) -> tuple[int | ir.SymbolicDim, ...] | None:
