@@ -34,7 +34,7 @@ from google.protobuf.message import DecodeError
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.exporting.reader import Uncommon
-from modelexport_passes.exporting.weights import Tensors, data_directory
+from modelexport_passes.exporting.weights import Tensors, data_directory, is_external
 from modelexport_passes.exporting.writer import model_bytes
 from modelexport_passes.garbage import collector_paused
 
@@ -121,7 +121,7 @@ def _outside(weights: Iterable[ir.Value], directory: Path) -> list[ir.Value]:
         tensor = value.const_value
         if tensor is None:
             raise ModelExportError(f"save: initializer {value.name!r} has no data; give it a const_value or remove it")
-        if not isinstance(tensor, ir.ExternalTensor):
+        if not is_external(tensor):
             continue
         if not exists(tensor.path):
             raise ModelExportError(
@@ -136,7 +136,7 @@ def _check_attributes(tensors: Iterable[tuple[ir.TensorProtocol, ir.Node]], dire
     """Refuse tensors in attributes whose data lies in another directory."""
     here = os.path.realpath(directory)
     for tensor, node in tensors:
-        if isinstance(tensor, ir.ExternalTensor) and os.path.realpath(data_directory(tensor)) != here:
+        if is_external(tensor) and os.path.realpath(data_directory(tensor)) != here:
             raise ModelExportError(
                 f"save: node {node.name!r} ({node.op_type}) has an attribute whose data is in {tensor.path}; "
                 f"attributes cannot move to {directory}: make it an initializer, or save into {data_directory(tensor)}"
@@ -145,10 +145,16 @@ def _check_attributes(tensors: Iterable[tuple[ir.TensorProtocol, ir.Node]], dire
 
 def _too_large_to_embed(weights: Iterable[ir.Value]) -> list[ir.Value]:
     """The weights in memory that must leave the model file, all but the small ones, if they are too much together."""
-    in_memory = [value for value in weights if not isinstance(value.const_value, ir.ExternalTensor)]
-    if sum(_nbytes(value) for value in in_memory) <= INLINE_LIMIT:
+    in_memory = [value for value in weights if not is_external(value.const_value)]
+    if sum(map(_at_most, in_memory)) <= INLINE_LIMIT or sum(map(_nbytes, in_memory)) <= INLINE_LIMIT:
         return []
     return [value for value in in_memory if _nbytes(value) > _SMALL and value.dtype is not ir.DataType.STRING]
+
+
+def _at_most(value: ir.Value) -> int:
+    """No less than the bytes of a tensor, quickly: an element, of 16 at most, takes a byte of the protobuf at least."""
+    tensor = value.const_value
+    return 16 * tensor.raw.ByteSize() if type(tensor) is ir.TensorProtoTensor else _nbytes(value)
 
 
 def _nbytes(value: ir.Value) -> int:
@@ -208,7 +214,7 @@ def _write_data(values: Sequence[ir.Value], staging: Path) -> list[tuple[ir.Valu
     for value in values:
         tensor = cast(ir.TensorProtocol, value.const_value)
         key: object = tensor
-        if isinstance(tensor, ir.ExternalTensor):
+        if is_external(tensor):
             key = (os.path.realpath(tensor.path), tensor.offset, tensor.length, tensor.nbytes)
         if key not in slots:
             slots[key] = len(distinct)
@@ -287,7 +293,7 @@ def _keep_mode(target: Path, staged: Path) -> None:
 def _in_use(weights: Iterable[ir.Value]) -> set[str]:
     """Real paths of the data files that the model in memory still reads from."""
     tensors = (value.const_value for value in weights)
-    return {os.path.realpath(tensor.path) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+    return {os.path.realpath(tensor.path) for tensor in tensors if is_external(tensor)}
 
 
 def _superseded(target: Path, needed: set[str]) -> Iterator[Path]:

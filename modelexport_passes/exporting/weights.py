@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
-from typing import cast
+from operator import attrgetter
+from typing import TypeGuard, cast
 
 import onnx_ir as ir
 
@@ -12,6 +14,9 @@ _TENSOR = ir.AttributeType.TENSOR
 _TENSORS = ir.AttributeType.TENSORS
 _GRAPH = ir.AttributeType.GRAPH
 _GRAPHS = ir.AttributeType.GRAPHS
+
+
+_of_node = attrgetter("attributes.data")  # faster than one after the other
 
 
 class Tensors:
@@ -37,11 +42,13 @@ class Tensors:
     def _look_at(self, nodes: ir.Graph | ir.Function) -> None:
         seen = self._seen
         for node in nodes:
-            for attribute in node.attributes.data.values():
-                if id(attribute) not in seen:  # what was inlined shares them by the hundred
-                    seen.add(id(attribute))
-                    if not attribute.is_ref():
-                        self._open(attribute, node)
+            attributes = _of_node(node)
+            if attributes:
+                for attribute in attributes.values():
+                    if id(attribute) not in seen:  # what was inlined shares them by the hundred
+                        seen.add(id(attribute))
+                        if not attribute.is_ref():
+                            self._open(attribute, node)
 
     def _open(self, attribute: ir.Attr, node: ir.Node) -> None:
         kind = attribute.type
@@ -70,6 +77,16 @@ def all_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
 def initializers(model: ir.Model) -> list[ir.Value]:
     """All initializers: of the main graph, of subgraphs, and of subgraphs inside functions."""
     return Tensors(model).initializers
+
+
+@functools.cache
+def _holds_external(kind: type) -> bool:
+    return issubclass(kind, ir.ExternalTensor)
+
+
+def is_external(tensor: ir.TensorProtocol | None) -> TypeGuard[ir.ExternalTensor]:
+    """Whether the data is in another file. ``isinstance`` asks a protocol class, which takes ten times as long."""
+    return _holds_external(type(tensor))
 
 
 def data_directory(tensor: ir.ExternalTensor) -> str:

@@ -158,7 +158,8 @@ class _Writer:
                 text = names[made] = f"{lengths[len(made)]}{made}" if made.isascii() else _sized(made)
                 fields = f"{fields}{_NODE_OUTPUT}{text}"
                 if type(kind) is not _TensorType or description or props or notes or not made:
-                    infos.append(self._info(value))
+                    if kind is not None or shape is not None or description or props or notes:
+                        infos.append(self._info(value))
                 elif not is_graph_output:
                     kind = types.get((id(kind._dtype), id(shape))) or self._type(value, kind, shape)
                     infos.append(f"{_GRAPH_VALUE}{lengths[1 + len(text) + len(kind)]}{_VALUE_NAME}{text}{kind}")
