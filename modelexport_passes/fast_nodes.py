@@ -184,9 +184,7 @@ def own_type(kind: ir.TypeProtocol | None) -> ir.TypeProtocol | None:
 
 def insert_nodes(graph: ir.Graph, nodes: Sequence[ir.Node], *, before: ir.Node | None = None) -> None:
     """Let nodes that are in no graph stand in this one: in front of a node of it, or at the end."""
-    node_names = {node._name for node in nodes}
-    value_names = {value._name for node in nodes for value in node._outputs}
-    if not _FIELDS_ARE_KNOWN or None in node_names or None in value_names:
+    if not (_FIELDS_ARE_KNOWN and _register_names(graph, nodes)):
         # This gives names to those that have none.
         if before is None:
             graph.extend(nodes)
@@ -208,17 +206,17 @@ def insert_nodes(graph: ir.Graph, nodes: Sequence[ir.Node], *, before: ir.Node |
     last.next = behind
     behind.prev = last
     chain._length = len(boxes)
-    names = graph._name_authority
-    names._node_names = _united(names._node_names, cast("set[str]", node_names))
-    names._value_names = _united(names._value_names, cast("set[str]", value_names))
 
 
-def _united(old: set[str], new: set[str]) -> set[str]:
-    """Both; the larger may be added to: that of a whole model is not to be copied."""
-    if len(old) < len(new):
-        old, new = new, old
-    old |= new
-    return old
+def _register_names(graph: ir.Graph, nodes: Sequence[ir.Node]) -> bool:
+    """Let a graph know the names of nodes and of what they make; False, and nothing is done, if one has none."""
+    node_names = [node._name for node in nodes]
+    value_names = [value._name for node in nodes for value in node._outputs]
+    if None in node_names or None in value_names:
+        return False
+    graph._name_authority._node_names.update(cast("list[str]", node_names))
+    graph._name_authority._value_names.update(cast("list[str]", value_names))
+    return True
 
 
 def drop_users(values: Iterable[ir.Value], nodes: Container[ir.Node]) -> None:
