@@ -18,7 +18,7 @@ from onnx_ir import serde
 from modelexport_passes.exporting.coarse import CoarseInfo, CoarseNode, coarse_entries, coarse_infos, coarse_nodes
 from modelexport_passes.exporting.pieces import Pieces
 from modelexport_passes.exporting.weights import is_external
-from modelexport_passes.fast_nodes import insert_nodes, make_node, make_value, set_type
+from modelexport_passes.fast_nodes import copy_value, insert_nodes, make_node, make_value, set_type
 
 _Values = dict[str, ir.Value]
 _Scopes = tuple[_Values, ...]
@@ -49,7 +49,7 @@ class Reader:
         self._directory = directory
         # A frozen shape may be shared (onnx_ir.Shape), and models have few different ones.
         self._types: dict[bytes, tuple[ir.DataType, ir.Shape | None]] = {}
-        self._shapes: dict[tuple[int, ...], ir.Shape] = {}
+        self._weights: dict[tuple[int, ...], ir.Value] = {}
         # So may an attribute without a tensor or a graph: nothing in it can be changed in place.
         self._plain: dict[bytes, ir.Attr] = {}
         # Protobuf gives new texts each time, and a model says the same of many nodes.
@@ -154,19 +154,14 @@ class Reader:
         if known is not None:
             known.const_value = tensor
             return known
-        # Both are frozen: the tensor's own shape serves the value, as it does in onnx_ir.
-        shape = self._shape(tensor, tuple(proto.dims))
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
+        alike = (proto.data_type, *proto.dims)  # the shapes of tensors are frozen
+        like = self._weights.get(alike)
+        if like is None:
+            like = self._weights[alike] = ir.Value(type=ir.TensorType(tensor.dtype), shape=_shape(tensor))
+        value = copy_value(like, name)
+        value.const_value = tensor
         values[name] = value
         return value
-
-    def _shape(self, tensor: ir.TensorProtocol, sizes: tuple[int, ...]) -> ir.Shape:
-        if type(tensor) is not ir.TensorProtoTensor:
-            return _shape(tensor)
-        known = self._shapes.get(sizes)  # of these tensors each asked makes a new one
-        if known is None:
-            known = self._shapes[sizes] = _shape(tensor)
-        return known
 
     def _inform(self, infos: Iterable[CoarseInfo], values: _Values, initializers: set[str]) -> None:
         """Give values what is known of them: those that nodes make, and these initializers."""

@@ -121,7 +121,7 @@ class _Writer:
     """
 
     def __init__(self) -> None:
-        self._operators: dict[tuple[str | int | None, ...], str] = {}
+        self._operators: dict[object, str] = {}
         self._types: dict[tuple[int, int], str] = {}
         self._sized: dict[tuple[ir.DataType, tuple[int | ir.SymbolicDim, ...]], str] = {}
         self._of_nodes = _Metadata(_NODE_METADATA)
@@ -166,9 +166,9 @@ class _Writer:
             if name:
                 fields = f"{fields}{_NODE_NAME}{_sized(name)}"
             held = attributes.data
-            key = (op_type, doc_string, domain, overload)
-            if held:
-                key = (*key, *map(id, held.values()))
+            key = op_type if not held else (op_type, *map(id, held.values()))
+            if domain or overload or doc_string:
+                key = (key, doc_string, domain, overload)
             rest = operators.get(key)
             if rest is None:
                 rest = operators[key] = self._operator(node)
