@@ -6,7 +6,7 @@ right already. A version of onnx_ir whose fields are not those known here is ser
 constructors; a test holds that both give the same.
 """
 
-# The one place that knows onnx_ir's private fields.
+# This and `fast_copies` are the places that set fields which onnx_ir keeps private.
 # pyright: reportPrivateUsage=false
 # ruff: noqa: SLF001
 
