@@ -75,6 +75,21 @@ def test_products_so_far() -> None:
     assert_as_torch(lambda tensor: torch.cumprod(tensor, -1, dtype=torch.float64), [NUMBERS, INTEGERS])
 
 
+def test_only_axes_of_one_element_are_taken_away() -> None:
+    """`squeeze` of a longer axis does nothing, alone or among others; scalars and repeated calls too."""
+    tensors = [torch.randn(2, 3), torch.randn(1, 3), torch.randn(2, 1, 3), torch.randn(1, 1), torch.zeros(0, 1)]
+    assert_as_torch(lambda tensor: tensor.squeeze(1), tensors)
+    assert_as_torch(lambda tensor: tensor.squeeze((0, -1)), tensors)
+    assert_as_torch(lambda tensor: tensor.squeeze(-1), [SCALAR, *tensors])
+
+
+def test_a_size_that_varies_is_not_taken_away() -> None:
+    """The axis is a longer one in the captured model, whatever its size is in a run."""
+    exported = mx.export(Apply(lambda tensor: tensor.squeeze(1)), (torch.randn(2, 3),), dynamic_shapes=(({1: "n"},),))
+    (result,) = run_session(open_session(exported), {str(exported.graph.inputs[0].name): np.ones((2, 5), np.float32)})
+    assert result.shape == (2, 5)
+
+
 def test_whole_tensors_of_truth() -> None:
     """All of nothing is true, any of nothing is false; scalars too."""
     truths = [

@@ -23,6 +23,7 @@ from modelexport_passes.exporting.translations.membership import (
 )
 from modelexport_passes.exporting.translations.opset import op
 from modelexport_passes.exporting.translations.sorting import sort_stable
+from modelexport_passes.exporting.translations.squeezing import squeeze_dim, squeeze_dims
 
 Translation = Callable[..., Any]
 """Takes the operator's arguments as ONNX values and constants, makes ONNX operators with onnxscript's ``op``."""
@@ -50,6 +51,8 @@ OURS: Mapping[str, Translation] = {
     "aten::pow.Tensor_Tensor": power,
     "aten::searchsorted.Tensor": searchsorted,
     "aten::sort.stable": sort_stable,
+    "aten::squeeze.dim": squeeze_dim,
+    "aten::squeeze.dims": squeeze_dims,
     "aten::subtract.Tensor": subtract,
     "aten::sym_numel": op.Size,
     "aten::where.self": where,
