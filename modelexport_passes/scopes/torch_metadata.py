@@ -20,6 +20,7 @@ from modelexport_passes.scopes.builder_metadata import frames_from_builder
 from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
 from modelexport_passes.scopes.dropped_calls import dropped_calls
 from modelexport_passes.scopes.fusions import RULE_NAME, frames_of_owner, fused_kernel, keep_origins
+from modelexport_passes.scopes.merged_calls import merged_calls
 from modelexport_passes.scopes.parameters import ParameterOwners, literal_list
 from modelexport_passes.scopes.scope import Frame, Scope, Source, by_identity
 from modelexport_passes.scopes.traces import STACK_TRACE, Traces
@@ -87,7 +88,7 @@ def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> d
     root, innermost = call_tree(events)
     paths = _paths(root, events)
     classes |= {path: classes[call.key] for call, path in paths.items() if path not in classes}
-    dropped = dropped_calls(root, told.names)
+    dropped = dropped_calls(root, told.names) | merged_calls(told.nodes, innermost, root, paths)
     framed = call_frames(root, innermost, paths, classes, dropped)
     # One object for all operations of a call: 100 000 operations have a few hundred.
     shared = {

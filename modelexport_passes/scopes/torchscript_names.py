@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import onnx_ir as ir
 
 from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
+from modelexport_passes.scopes.merged_calls import merged_calls
 from modelexport_passes.scopes.open_paths import contradicted_calls, doubtful_calls, given_to_callers
 from modelexport_passes.scopes.parameters import ParameterOwners, read_initializers
 from modelexport_passes.scopes.scope import Scope, Source
@@ -84,8 +85,10 @@ def scopes_from_names(
     resolution.resolve(root, {} if traced is None else paths_by_trace(root, traced, tail))
     strangers = contradicted_calls(list(events), innermost, resolution.paths, resolution.unconfirmed, owners)
     moved = given_to_callers(strangers, innermost)
-    numbers = {} if traced is None else numbers_by_trace(root, resolution.paths, traced)
-    framed = call_frames(root, innermost, resolution.paths, modules.classes, numbers=numbers)
+    paths = resolution.paths
+    numbers = {} if traced is None else numbers_by_trace(root, paths, traced)
+    merged = merged_calls(list(events), innermost, root, paths) if traced is None else {}
+    framed = call_frames(root, innermost, paths, modules.classes, merged, numbers)
     told_by = (
         Source.DATAFLOW if concluded or index in moved else resolution.sources[innermost[index]]
         for index, (_, concluded) in enumerate(framed)
