@@ -13,6 +13,7 @@ constructors; a test holds that both give the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
+from operator import attrgetter
 from typing import Any, cast
 
 import onnx_ir as ir
@@ -40,6 +41,24 @@ _Node, _Value, _TensorType = ir.Node, ir.Value, ir.TensorType
 _Attributes, _Usage, _LinkBox = _graph_containers.Attributes, _core.Usage, _linked_list._LinkBox
 _new = object.__new__
 _new_usage = cast("Callable[[type[_core.Usage], tuple[ir.Node, int]], _core.Usage]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
+
+
+NodeParts = tuple[str, str, str, tuple["ir.Value | None", ...], tuple[ir.Value, ...], dict[str, ir.Attr]]
+"""Operator, domain, overload, inputs, outputs and attributes by name. Only to be looked at."""
+
+node_parts: Callable[[ir.Node], NodeParts] = attrgetter(
+    *(
+        ("_op_type", "_domain", "_overload", "_inputs", "_outputs", "_attributes.data")
+        if _FIELDS_ARE_KNOWN
+        else ("op_type", "domain", "overload", "inputs", "outputs", "attributes.data")
+    )
+)
+metadata_of: Callable[[ir.Node], dict[str, str] | None] = attrgetter(
+    "_metadata_props" if _FIELDS_ARE_KNOWN else "metadata_props"
+)
+"""The metadata of a node; None if it has none."""
+type_of: Callable[[ir.Value], ir.TypeProtocol | None] = attrgetter("_type" if _FIELDS_ARE_KNOWN else "type")
+shape_of: Callable[[ir.Value], ir.Shape | None] = attrgetter("_shape" if _FIELDS_ARE_KNOWN else "shape")
 
 
 def make_node(

@@ -209,7 +209,10 @@ class Reader:
 
     def _node(self, proto: CoarseNode, outputs: tuple[ir.Value, ...] | None, scopes: _Scopes) -> ir.Node:
         values = scopes[0]
-        inputs = tuple([values.get(name) or _outer(name, scopes) for name in proto.input[:]])
+        names = proto.input[:]
+        inputs = tuple(map(values.get, names))
+        if not all(inputs):  # seldom
+            inputs = tuple([values.get(name) or _outer(name, scopes) for name in names])
         attributes: dict[str, ir.Attr] = {}
         data = proto.attribute[:]
         if data:

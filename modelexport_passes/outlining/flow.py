@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, cast
 
 import onnx_ir as ir
 
 from modelexport_passes.errors import ModelExportError
+from modelexport_passes.fast_nodes import node_parts
 from modelexport_passes.outlining.constants import computes_constant, is_embeddable
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.scopes.scope import Frame, Scope
@@ -35,13 +36,17 @@ class Wire:
 
     __slots__ = ("is_embeddable", "is_output", "is_weight", "producer", "readers", "value")
 
-    def __init__(self, value: ir.Value, producer: Op | None, *, is_output: bool = False) -> None:
+    def __init__(
+        self, value: ir.Value, producer: Op | None, is_output: bool = False
+    ) -> None:  # made by the hundred thousand
         self.value = value
         self.producer = producer
         self.readers: list[Op] = []
         self.is_output = is_output
-        self.is_weight = producer is None and value.is_initializer() and not value.is_graph_input()
-        self.is_embeddable = self.is_weight and is_embeddable(self)
+        self.is_weight = self.is_embeddable = False
+        if producer is None and value.is_initializer() and not value.is_graph_input():
+            self.is_weight = True
+            self.is_embeddable = is_embeddable(self)
 
 
 class Op:
@@ -78,17 +83,14 @@ class Op:
         self.region = region
         self.scope = scope
         self.ins: list[Wire | None] = []
-        self.has_bodies = False
         self.captured: Sequence[ir.Value] = ()
         self.captures: Sequence[Wire] = ()
         self.reads: Sequence[Wire] = ()
         self.outs: list[Wire] = []
         self.copy_of: list[Wire] | None = None
         self.local_frames: tuple[Frame, ...] | None = None
-        self.constant = False
-        self.withdrawn = False
+        self.has_bodies = self.constant = self.withdrawn = self.stands_in = False
         self.weight = 1
-        self.stands_in = False
         self.kind = OF_ITS_OWN
 
     @property
@@ -115,7 +117,7 @@ class Op:
         if captures or None in ins:
             self.reads = [wire for wire in (*ins, *captures) if wire is not None]
         else:
-            self.reads = cast("list[Wire]", ins)
+            self.reads = ins  # pyright: ignore[reportAttributeAccessIssue] - none is left out
 
     def reroute(self, old: Wire, new: Wire) -> None:
         """Read ``new`` wherever ``old`` was read."""
@@ -150,24 +152,31 @@ def read_graph(graph: ir.Graph, scopes: Sequence[Scope | None], regions: Sequenc
     unsettled: set[Op] = set()
     folding: list[Op] = []
 
-    def wire_of(value: ir.Value) -> Wire:
-        wire = wires.get(value)
-        if wire is None:
-            wire = wires[value] = Wire(value, None, is_output=value in outputs)
-        return wire
-
-    for order, (node, scope, region) in enumerate(zip(graph, scopes, regions, strict=True)):
+    known = cast("Callable[[ir.Value | None], Wire | None]", wires.get)
+    nodes = list(graph)
+    rows = zip(nodes, map(node_parts, nodes), scopes, regions, strict=True)
+    for order, (node, (operator, domain, overload, inputs, outs, attributes), scope, region) in enumerate(rows):
         op = Op(node, order, region, scope)
-        ins = [None if value is None else wires.get(value) or wire_of(value) for value in node.inputs]
-        op.kind = _kind(node, kinds)
-        if op.kind == OF_ITS_OWN:
+        ins = list(map(known, inputs))
+        if None in ins:  # seldom: it is left out, or from outside of the graph and read for the first time
+            ins = [None if value is None else _wire_of(value, wires, outputs) for value in inputs]
+        # Nodes that a file says the same of share the objects for it (`exporting.reader`).
+        key = (operator, domain, overload, len(outs), *map(id, attributes.values()))
+        kind = kinds.get(key)
+        if kind is None:
+            kind = kinds[key] = OF_ITS_OWN if has_bodies(node) else len(kinds)
+        op.kind = kind
+        if kind == OF_ITS_OWN:
             op.has_bodies = True
             op.captured = captures_of(node)
-            op.take(ins, [wire_of(value) for value in op.captured])
+            op.take(ins, [_wire_of(value, wires, outputs) for value in op.captured])
         else:
             op.take(ins)
-        if _make_outs(op, wires, outputs):
-            unsettled.add(op)
+        for value in outs:
+            wire = Wire(value, op, value in outputs)
+            op.outs.append(wire)
+            if wires.setdefault(value, wire) is not wire:
+                raise UnsortedGraphError(f"outline: {value.name!r} is used before {node.name or operator} makes it")
         constant, folds = True, False
         for wire in op.reads:
             wire.readers.append(op)
@@ -183,27 +192,14 @@ def read_graph(graph: ir.Graph, scopes: Sequence[Scope | None], regions: Sequenc
         if folds:
             folding.append(op)
         ops.append(op)
-    return Flow(ops, [op for op in ops if op in unsettled] if unsettled else [], folding)
+    made = [wires[value].producer for value in outputs if value in wires]
+    unsettled.update([op for op in made if op is not None])
+    return Flow(ops, sorted(unsettled, key=lambda op: op.order), folding)
 
 
-def _make_outs(op: Op, wires: dict[ir.Value, Wire], outputs: Collection[ir.Value]) -> bool:
-    """Make the wires of what an operation makes; whether one of them leaves the graph."""
-    leaves = False
-    for value in op.node.outputs:
-        if value in wires:
-            name = op.node.name or op.node.op_type
-            raise UnsortedGraphError(f"outline: {value.name!r} is used before {name} makes it")
-        wires[value] = wire = Wire(value, op, is_output=value in outputs)
-        op.outs.append(wire)
-        leaves = leaves or wire.is_output
-    return leaves
-
-
-def _kind(node: ir.Node, kinds: dict[tuple[str | int, ...], int]) -> int:
-    """`Op.kind`; `OF_ITS_OWN` for a node with bodies."""
-    # Nodes that a file says the same of share the objects for it (`exporting.reader`).
-    key = (node.op_type, node.domain, node.overload, len(node.outputs), *map(id, node.attributes.data.values()))
-    kind = kinds.get(key)
-    if kind is None:
-        kind = kinds[key] = OF_ITS_OWN if has_bodies(node) else len(kinds)
-    return kind
+def _wire_of(value: ir.Value, wires: dict[ir.Value, Wire], outputs: Collection[ir.Value]) -> Wire:
+    """The wire of a value; of one that no operation has made so far, a new one."""
+    wire = wires.get(value)
+    if wire is None:
+        wire = wires[value] = Wire(value, None, value in outputs)
+    return wire

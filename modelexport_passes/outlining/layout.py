@@ -168,17 +168,21 @@ def _constants_before_readers(order: Sequence[Item]) -> list[Item]:
 
     def emit(op: Op) -> None:
         for wire in op.reads:
-            producer = wire.producer
-            if producer is not None and producer.constant and producer in waiting:
-                del waiting[producer]
-                emit(producer)
+            if wire.producer in waiting:
+                del waiting[wire.producer]
+                emit(wire.producer)
         result.append(op)
 
     for item in order:
         if isinstance(item, Region):
             result.append(item)
         elif not item.constant:
-            emit(item)
+            for wire in item.reads:
+                producer = wire.producer
+                if producer is not None and producer.constant and producer in waiting:
+                    del waiting[producer]
+                    emit(producer)
+            result.append(item)
     result.extend(waiting)
     return result
 

@@ -35,7 +35,7 @@ def repair(flow: Flow, root: Region) -> list[Op]:
     demanded: dict[Op, Region] = {}
     clones: list[Op] = []
     # All others are read where they lie alone, and stay there: until one of their readers moves. Last ones first.
-    waiting = sorted([-op.order for op in flow.unsettled])
+    waiting = [-op.order for op in reversed(flow.unsettled)]  # in order: a heap already
     seen = set(waiting)
     while waiting:
         op = ops[-heapq.heappop(waiting)]

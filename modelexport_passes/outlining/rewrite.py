@@ -27,8 +27,9 @@ def rewrite(model: ir.Model, plan: OutlinePlan) -> Made:
     """Rewrite the model's main graph as planned. Returns the node that each operation and call has become."""
     graph, bodies = model.graph, plan.bodies
     originals = [op for op in plan.ops if op.copy_of is None]
-    wires = {wire.value: wire for op in originals for wire in op.outs if wire.is_output}
     outputs = list(graph.outputs)
+    makers = {value.producer() for value in outputs}
+    wires = {wire.value: wire for op in originals if op.node in makers for wire in op.outs if wire.is_output}
     graph.outputs.clear()  # one that moves into a function becomes an output there
     remove_nodes(graph)
     stay = {item for region in _kept_regions(bodies) for item in bodies.layout[region]}

@@ -34,7 +34,8 @@ from modelexport_passes.outlining.unfolding import Folded, unfold
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 
 Column = tuple[Wire, ...]
-_OUTSIDE = -1
+_LEFT_OUT = -1
+"""The place of an input that is left out."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ class Bodies:
     def read_body(self, region: Region) -> list[Hashable]:
         """What the items of a region do, each before the positions of what it takes among all wires made inside."""
         items = self.layout[region]
-        made: dict[Wire | None, int | None] = {None: None}  # an input that is left out is none from outside
+        made: dict[Wire | None, int] = {None: _LEFT_OUT}
         rows: list[Hashable] = []
         uses: list[Wire] = []
         number = 0
@@ -173,10 +174,10 @@ class Bodies:
                 if what is None:
                     what = self._item_number(item)
                 reads, results = self.reads_of(item) if item.captures else item.ins, item.outs
-            places = tuple([made.get(wire, _OUTSIDE) for wire in reads])
+            places = tuple(map(made.get, reads))
             rows.append(what)
             rows.append(places)
-            if _OUTSIDE in places:
+            if None in places:  # what is from outside
                 uses += [wire for wire in reads if wire is not None and wire not in made]
             for wire in results:
                 made[wire] = number

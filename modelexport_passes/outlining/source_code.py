@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
+from modelexport_passes.fast_nodes import metadata_of
 from modelexport_passes.outlining.flow import Op
 from modelexport_passes.outlining.plan import OutlinePlan
 from modelexport_passes.outlining.regions import Region
@@ -37,7 +38,7 @@ def find_sources(model: ir.Model, plan: OutlinePlan) -> Sources:
     What an earlier outlining found for a class counts as well: traces that differ by call are not in shared bodies.
     """
     before = _remembered(model)
-    told = any(STACK_TRACE in op.node.metadata_props for op in plan.ops)
+    told = any(STACK_TRACE in (metadata or ()) for metadata in map(metadata_of, [op.node for op in plan.ops]))
     found: dict[tuple[str, str], str] = {}
     for function in plan.functions:
         body = function.group.body

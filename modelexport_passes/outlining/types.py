@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import onnx_ir as ir
 
+from modelexport_passes.fast_nodes import shape_of, type_of
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.outlining.sharing import Bodies, Group
 
@@ -41,11 +42,11 @@ def general_facts(group: Group, bodies: Bodies) -> General:
     if len(group.instances) == 1:
         return {}
     made = [_values(region, bodies) for region in group.instances]
-    types, shapes = _types(made[0]), [value.shape for value in made[0]]
+    types, shapes = _types(made[0]), list(map(shape_of, made[0]))
     differing: set[int] = set()
     for values in made[1:]:
         # As lists: what is one object everywhere, as nearly all is, is not looked at one by one.
-        differing.update(_differing(types, _types(values)), _differing(shapes, [value.shape for value in values]))
+        differing.update(_differing(types, _types(values)), _differing(shapes, list(map(shape_of, values))))
     general: General = {}
     for at in sorted(differing):
         column = [values[at] for values in made]
@@ -56,13 +57,19 @@ def general_facts(group: Group, bodies: Bodies) -> General:
 
 def _values(region: Region, bodies: Bodies) -> list[ir.Value]:
     """What is made in a body, in order."""
-    return [wire.value for item in bodies.layout[region] for wire in bodies.results_of(item)]
+    results = bodies.results
+    return [
+        wire.value
+        for item in bodies.layout[region]
+        for wire in (results[item] if isinstance(item, Region) else item.outs)
+    ]
 
 
 def _types(values: Sequence[ir.Value]) -> list[object]:
     """Equal where the types are; of the usual one the dtype alone, which is compared in no time."""
-    kinds = [value.type for value in values]
-    return [kind.dtype if type(kind) is ir.TensorType and kind.denotation is None else kind for kind in kinds]
+    return [
+        kind.dtype if type(kind) is ir.TensorType and kind.denotation is None else kind for kind in map(type_of, values)
+    ]
 
 
 def _differing(first: list[_T], second: list[_T]) -> list[int]:
