@@ -19,7 +19,7 @@ from modelexport_passes.outlining.regions import Frames, Region, Selection, find
 from modelexport_passes.outlining.sharing import Bodies, Group, Likeness, share
 from modelexport_passes.outlining.splitting import Split, lay_out_in_parts, number_parts
 from modelexport_passes.outlining.state import State, StateRules, local_names, pair, settle_results
-from modelexport_passes.scopes.scope import Scope, by_identity, scope_of
+from modelexport_passes.scopes.scope import Scope, by_identity, scope_of, scopes_of
 from modelexport_passes.unique_names import Names
 
 
@@ -144,7 +144,7 @@ def _plan(
 ) -> OutlinePlan:
     root = Region((), None)
     nodes = list(graph)
-    scopes = [scope_of(node) for node in nodes]
+    scopes = scopes_of(nodes)
     called = [node for node in nodes if node in own_calls] if own_calls else []
     done = {scope.frames for node in called if (scope := scope_of(node)) is not None}
     stacks = [_stack(scope, done) for scope in scopes]

@@ -21,6 +21,8 @@ from urllib.parse import unquote
 
 import onnx_ir as ir
 
+from modelexport_passes.fast_nodes import metadata_of
+
 _T = TypeVar("_T")
 
 SCOPE_KEY = "pkg.modelexport_passes.scope"
@@ -204,6 +206,18 @@ def scope_of(node: ir.Node) -> Scope | None:
     """
     text = node.metadata_props.get(SCOPE_KEY)
     return None if text is None else parse_scope(text)
+
+
+def scopes_of(nodes: Iterable[ir.Node]) -> list[Scope | None]:
+    """`scope_of` each, in half of the time."""
+    known: dict[str | None, Scope | None] = {None: None}
+    scopes: list[Scope | None] = []
+    for metadata in map(metadata_of, nodes):
+        text = None if metadata is None else metadata.get(SCOPE_KEY)
+        if text not in known:
+            known[text] = parse_scope(str(text))
+        scopes.append(known[text])
+    return scopes
 
 
 def set_scope(node: ir.Node, scope: Scope | None) -> None:
