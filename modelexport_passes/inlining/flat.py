@@ -16,6 +16,9 @@ from modelexport_passes.fast_copies import Template, template_of
 from modelexport_passes.inlining.body import Body, Part
 from modelexport_passes.scopes.scope import SCOPE_KEY
 
+_MOST = 4096
+"""Nodes of the largest flat body. What calls more brings nothing by being flat, and would be in memory once more."""
+
 
 class Inner(NamedTuple):
     """A call inside of a flat body.
@@ -109,6 +112,8 @@ class _Builder:
         """Add a node of the body, or all that a call of it does. Returns whether it can be in a flat body."""
         if any(value not in self._numbers for value in part.inputs) or not all(name for _, name in part.outputs):
             return False
+        if len(self._nodes) > _MOST:
+            return False
         reads = [self._numbers[value] for value in part.inputs]
         if part.callee is not None:
             return self._add_call(part, reads, self._flats.get(part.callee))
@@ -171,7 +176,9 @@ class _Builder:
         return True
 
     def flat(self) -> Flat | None:
-        """The body; None if names or results are out of the common."""
+        """The body; None if it is large, or names or results are out of the common."""
+        if len(self._nodes) > _MOST:
+            return None
         distinct = len(set(self._node_names)) + len(set(self._value_names))
         if distinct != len(self._node_names) + len(self._value_names):
             return None

@@ -10,6 +10,7 @@ import pytest
 
 import modelexport_passes as mx
 from modelexport_passes import fast_nodes
+from modelexport_passes.inlining import flat
 from modelexport_passes.inlining.bodies import Bodies
 from modelexport_passes.inlining.flat_copy import FlatCopies
 from modelexport_passes.testing import model_of
@@ -135,6 +136,19 @@ def test_calls_of_which_nothing_particular_is_known_are_copied_in_one_go(
     monkeypatch.setattr(FlatCopies, "copy", copied)
     mx.Inline()(MODELS[model]())
     assert found == made
+
+
+def test_a_body_that_becomes_large_is_not_made_flat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its inner calls are, and what comes out is the same."""
+    whole, parts = outlined(blocks(4)), outlined(blocks(4))
+    mx.Inline()(whole)
+    monkeypatch.setattr(flat, "_MOST", 2)
+    found: list[ir.Node] = []
+    copy = FlatCopies.copy
+    monkeypatch.setattr(FlatCopies, "copy", lambda self, call, site: found.append(call.node) or copy(self, call, site))
+    mx.Inline()(parts)
+    assert {node.op_type for node in found} == {"Scale"}
+    assert text_of(whole) == text_of(parts)
 
 
 def test_copies_share_nothing_that_can_be_changed_in_place() -> None:
