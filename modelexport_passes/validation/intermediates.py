@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import onnx_ir as ir
 
 from modelexport_passes.fast_nodes import remove_nodes
-from modelexport_passes.scopes.copying import copy_model
+from modelexport_passes.scopes.copying import copy_model, copy_node
 from modelexport_passes.scopes.walk import values_read
 from modelexport_passes.validation.session import Array, from_ort, open_session, run_ort_values, to_ort
 
@@ -88,17 +88,18 @@ class _Stretch:
         return list(dict.fromkeys([*self.asked, *self.handed_on]))
 
     def as_model(self, given: Mapping[str, Any]) -> ir.Model:
-        """The stretch as a model: what is given is its inputs, what it reads besides are weights."""
+        """The stretch as a model: what is given is its inputs, what it reads besides are weights and constants."""
         weights = [value for value in self.reads if value.name not in given and value.is_initializer()]
+        constants = [copy_node(node, []) for node in dict.fromkeys(map(_constant, self.reads)) if node is not None]
         graph = ir.Graph(
-            [ir.Value(name=name, type=_type_of(value), shape=_rank_of(value)) for name, value in given.items()],
+            [ir.Value(name=name, type=_type_of(value), shape=_shape_of(value)) for name, value in given.items()],
             self.makes,
-            nodes=self.nodes,
+            nodes=[*constants, *self.nodes],
             initializers=[ir.Value(name=value.name, const_value=value.const_value) for value in weights],
             opset_imports=dict(self.whole.graph.opset_imports),
             name="stretch",
         )
-        return ir.Model(graph, ir_version=self.whole.ir_version)
+        return ir.Model(graph, ir_version=max(self.whole.ir_version, 4))  # weights that are no inputs
 
 
 def _stretches(model: ir.Model, asked: Container[str | None], budget: Budget) -> list[_Stretch]:
@@ -135,8 +136,14 @@ def _hand_on(stretches: Sequence[_Stretch]) -> None:
             made.update(dict.fromkeys(node.outputs, at))
     for value, at in last.items():
         stretches[at].ends.append(value)
-        if value in made:
+        if value in made and _constant(value) is None:
             stretches[made[value]].handed_on[value] = None
+
+
+def _constant(value: ir.Value) -> ir.Node | None:
+    """The Constant that makes a value: each stretch that reads it has a copy, as some operators take nothing else."""
+    node = value.producer()
+    return node if node is not None and node.op_type == "Constant" and not node.domain else None
 
 
 def _nbytes(value: ir.Value, unknown: int) -> int:
@@ -145,8 +152,9 @@ def _nbytes(value: ir.Value, unknown: int) -> int:
     return math.ceil(math.prod(value.shape.numpy()) * value.dtype.itemsize)
 
 
-def _rank_of(value: Any) -> ir.Shape | None:
-    return ir.Shape([None] * len(value.shape())) if value.is_tensor() else None
+def _shape_of(value: Any) -> ir.Shape | None:
+    # The very sizes: onnxruntime does not load a Resize to sizes of which it is not told how many there are.
+    return ir.Shape(value.shape()) if value.is_tensor() else None
 
 
 def _type_of(value: Any) -> ir.TypeProtocol:

@@ -40,6 +40,11 @@ MODELS = {
           s = SplitToSequence <axis = 0> (x)  i = Constant <value_int = 1> ()
           a = SequenceAt(s, i)  n = SequenceLength(s)  y = Add(a, x)
         }""",
+    "sizes that are computed": """
+        agraph (float[1,1,2,3] x) => (float[1,1,m,n] y) {
+          s = Shape(x)  two = Constant <value_ints = [1, 1, 2, 2]> ()  d = Mul(s, two)
+          y = Resize <mode = "nearest"> (x, , , d)
+        }""",
     "bfloat16": """
         agraph (float[2,3] x) => (float[2,3] y) { a = Cast <to = 16> (x)  b = Identity(a)  y = Cast <to = 1> (b) }""",
     "text": """
@@ -51,7 +56,8 @@ MODELS = {
 @pytest.mark.parametrize("text", MODELS.values(), ids=list(MODELS))
 def test_values_do_not_depend_on_how_many_are_held(text: str) -> None:
     """What goes from one stretch to the next is handed on as it is, whatever its type."""
-    whole, parts = inner(text, {"x": X}, AT_ONCE), inner(text, {"x": X}, ONE_BY_ONE)
+    x = X.reshape(1, 1, 2, 3) if "[1,1,2,3]" in text else X
+    whole, parts = inner(text, {"x": x}, AT_ONCE), inner(text, {"x": x}, ONE_BY_ONE)
     assert whole.keys() == parts.keys() != set()
     for name, array in whole.items():
         assert array.dtype == parts[name].dtype
@@ -84,3 +90,18 @@ def test_every_operation_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intermediates, "open_session", open_session)
     inner(MODELS["branches that meet again, and a weight read twice"], {"x": X}, ONE_BY_ONE)
     assert nodes == [1, 1, 1, 1]
+
+
+def test_constants_stay_constants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operators that take nothing else (the scales of an old Upsample) are taken in a stretch as in the whole."""
+    inputs: list[list[str | None]] = []
+    opened = intermediates.open_session
+
+    def open_session(model: ir.Model) -> object:
+        inputs.append([value.name for value in model.graph.inputs])
+        return opened(model)
+
+    monkeypatch.setattr(intermediates, "open_session", open_session)
+    text = "agraph (float[2,3] x) => (float[2,3] y) { c = Constant <value_float = 2.0> ()  a = Neg(x)  y = Pow(a, c) }"
+    inner(text, {"x": X}, ONE_BY_ONE)
+    assert inputs == [[], ["x"], ["a"]]
