@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import onnx_ir as ir
@@ -37,13 +37,15 @@ class ParameterOwners:
     def __init__(self, graph: ir.Graph, modules: Iterable[str] | None = None) -> None:
         known = None if modules is None else frozenset(modules)
         self._owner: dict[ir.Value, str] = {}
-        self._read: dict[ir.Node, list[ir.Value]] = {}
+        self._graph = graph
+        self._read: dict[ir.Node, list[ir.Value]] | None = None
         nodes = list(graph)
         self.prefix = common_prefix(nodes, graph.initializers)
         """What another tool wrote before all names."""
         self.uncalled: set[str] = set()
         """Modules that are never called: torch's own attention reads the parameters of its last projection."""
         copies = [value for node in nodes if node.op_type == "Identity" for value in node.outputs if _is_copy(value)]
+        self._copies = copies
         items: dict[ir.Value, str] = {}
         for value in [*graph.initializers.values(), *copies]:
             name = _state_name(value, self.prefix)
@@ -82,12 +84,14 @@ class ParameterOwners:
         """The path of the module that owns this initializer; None if its name does not tell."""
         return self._owner.get(value)
 
-    def read(self, node: ir.Node) -> list[ir.Value]:
+    def read(self, node: ir.Node) -> Sequence[ir.Value]:
         """`read_initializers` of a node, kept: only for as long as the graph stays as it is."""
+        if self._read is None:
+            self._read = _readers([*self._graph.initializers.values(), *self._copies])
         found = self._read.get(node)
-        if found is None:
-            found = self._read[node] = read_initializers(node)
-        return found
+        if node.graph is self._graph:
+            return () if found is None else found
+        return read_initializers(node)  # in a body or a function: these have initializers of their own
 
     def paths(self) -> dict[str, str]:
         """Every module that owns a parameter, and those above it; their classes are unknown."""
@@ -118,6 +122,28 @@ def read_initializers(node: ir.Node) -> list[ir.Value]:
         elif producer.op_type in VIEWS and (found := _behind_views(value)) is not None:
             read.append(found)
     return read
+
+
+def _readers(sources: Iterable[ir.Value]) -> dict[ir.Node, list[ir.Value]]:
+    """`read_initializers` of all nodes of a graph that read any, found from these: few nodes are looked at.
+
+    Args:
+        sources: the graph's initializers, and copies of these.
+    """
+    uses: dict[ir.Node, list[tuple[int, ir.Value]]] = {}
+    level = [(value, value) for value in sources]
+    for _ in range(_CHAIN):
+        views: list[tuple[ir.Value, ir.Value]] = []
+        for value, source in level:
+            for node, at in value.uses():
+                uses.setdefault(node, []).append((at, source))
+                if at == 0 and node.op_type in VIEWS:
+                    views += [(made, source) for made in node.outputs if not _is_copy(made)]
+        level = views
+    return {
+        node: [found[0][1]] if len(found) == 1 else [source for _, source in sorted(found, key=lambda use: use[0])]
+        for node, found in uses.items()
+    }
 
 
 def _behind_views(value: ir.Value) -> ir.Value | None:

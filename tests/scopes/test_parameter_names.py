@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 import modelexport_passes as mx
+from modelexport_passes.scopes.parameters import ParameterOwners, read_initializers
 from modelexport_passes.scopes.recover import recover
+from modelexport_passes.scopes.walk import all_nodes
 
 
 class _Pair(nn.Module):
@@ -245,3 +248,30 @@ def test_constants_that_an_exporter_numbers_are_of_no_module() -> None:
     """Paddle's exporter names constants like items of a list; no other parameter shows such a module."""
     told = scopes_of_readers("helper.constant.1", "conv2d_0.w_0", "p2o.pd_op.reshape.2.0", "fc.w_0", "auto.cast.3")
     assert told == [None, "conv2d_0", "", "fc", None]
+
+
+def test_what_nodes_read_is_found_from_the_parameters() -> None:
+    """Through views and copies as far as from the node's side, in the order of inputs; bodies have their own."""
+    views = " ".join(f"v{at + 1} = Transpose(v{at})" for at in range(7))
+    reads = " ".join(f"r{at} = Add(x, v{at})" for at in range(8))
+    model = ir.from_proto(
+        onnx.parser.parse_model(
+            '<ir_version: 10, opset_import: ["" : 20]>'
+            "g (float[1] x, bool c) => (float[1] y) <float[1] a_w = {1.0}, float[1] b_w = {2.0}> {"
+            f"  v0 = Identity(a_w) {views} {reads}"
+            "  copy_w = Identity(b_w) t = Cast<to = 1>(copy_w)"
+            "  three = Sum(t, x, a_w, copy_w, a_w)"
+            "  y = If(c) <then_branch = t1 () => (float[1] p) <float[1] own = {3.0}> { p = Sum(own, b_w) },"
+            "             else_branch = t2 () => (float[1] q) { q = Neg(x) }>"
+            "}"
+        )
+    )
+    for value in (*model.graph.initializers.values(), *(node.outputs[0] for node in model.graph)):
+        value.name = str(value.name).replace("_w", ".w")  # the text form has no dots
+    owners = ParameterOwners(model.graph)
+    read = {node.outputs[0].name: list(owners.read(node)) for node in all_nodes(model)}
+    assert read == {node.outputs[0].name: read_initializers(node) for node in all_nodes(model)}
+    names = {name: [value.name for value in values] for name, values in read.items()}
+    assert names["three"] == ["copy.w", "a.w", "copy.w", "a.w"]
+    assert names["p"] == ["own", "b.w"]
+    assert [at for at in range(8) if names[f"r{at}"]] == [0, 1, 2, 3, 4]
