@@ -164,7 +164,8 @@ class _Writer:
                     kind = types.get((id(kind._dtype), id(shape))) or self._type(value, kind, shape)
                     infos.append(f"{_GRAPH_VALUE}{lengths[1 + len(text) + len(kind)]}{_VALUE_NAME}{text}{kind}")
             if name:
-                fields = f"{fields}{_NODE_NAME}{_sized(name)}"
+                text = f"{lengths[len(name)]}{name}" if name.isascii() else _sized(name)
+                fields = f"{fields}{_NODE_NAME}{text}"
             held = attributes.data
             key = op_type if not held else (op_type, *map(id, held.values()))
             if domain or overload or doc_string:
@@ -259,24 +260,28 @@ class _Metadata:
         keys, texts = tuple(metadata), tuple(metadata.values())
         kind = self._kinds.get(keys)
         if kind is None:
-            known = [(at, key, self._texts.setdefault(key, {})) for at, key in enumerate(keys)]
-            kind = self._kinds[keys] = ({}, sorted(known, key=itemgetter(1)))
+            entries = [
+                (at, f"{_field(_KEY, key)}{_VALUE}", self._texts.setdefault(key, {}))
+                for at, key in sorted(enumerate(keys), key=itemgetter(1))
+            ]
+            kind = self._kinds[keys] = ({}, entries)
         written, entries = kind
         found = written.get(texts)
         if found is None:
             found = written[texts] = "".join(
-                [known.get(texts[at]) or self._entry(key, texts[at], known) for at, key, known in entries]
+                [known.get(texts[at]) or self._entry(before, texts[at], known) for at, before, known in entries]
             )
         return found
 
-    def _entry(self, key: str, text: str, known: dict[str, str]) -> str:
-        fields = _field(_KEY, key) + _field(_VALUE, text)
+    def _entry(self, before: str, text: str, known: dict[str, str]) -> str:
+        fields = f"{before}{_sized(text)}"
         entry = known[text] = f"{self._number}{_LENGTHS[len(fields)]}{fields}"
         return entry
 
 
 _Kind = tuple[dict[tuple[str, ...], str], list[tuple[int, str, dict[str, str]]]]
-"""For metadata of certain keys: texts -> fields; and sorted by key: the number of the text, the key, text -> field."""
+"""For metadata of certain keys: texts -> fields; and sorted by key: the number of the text, what stands before it,
+text -> field."""
 
 
 class _Lengths(dict[int, str]):
