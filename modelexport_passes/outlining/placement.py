@@ -278,12 +278,13 @@ def _hoist_target(
 
 
 def _is_work_of_likes(outside: Sequence[Region], module: Region) -> bool:
-    """Whether all who read a value outside of its module, which reads it too, are like modules.
+    """Whether like modules read a value outside of its module, which reads it too, and their caller does not.
 
-    An exporter merged what each of them computed from the same input. A value that is weight-free is shared work in any
-    case; others are what the module returns.
+    An exporter merged what each of them computed from the same input, and with it what other modules did (the
+    activation of one embedding, in all blocks and the last layer). A value that is weight-free is shared work in any
+    case; what a caller reads may be what the module returns.
     """
-    return all(_is_in_like_module(region, module) for region in outside)
+    return module.parent not in outside and any(_is_in_like_module(region, module) for region in outside)
 
 
 def _is_in_like_module(region: Region, module: Region) -> bool:

@@ -250,6 +250,31 @@ def test_what_an_exporter_merged_between_like_modules_is_placed_in_their_caller(
     assert [node.op_type for node in model.graph] == ["Rope", "Cos", "Layer", "Layer"]
 
 
+def test_what_other_modules_computed_as_well_is_placed_in_the_caller() -> None:
+    """All blocks and the last layer apply one activation to one embedding; merged, layer 0 computes it for all."""
+    text = """
+    g (float[2,3] t) => (float[2,3] y)
+    <float[3,3] l.0.w = {1,2,3,4,5,6,7,8,9}, float[3,3] l.1.w = {9,8,7,6,5,4,3,2,1},
+     float[3,3] e.w = {2,1,2,1,2,1,2,1,2}, float[3,3] last.w = {3,2,1,3,2,1,3,2,1}>
+    {
+        e = MatMul(t, e.w)
+        s = Sigmoid(e)
+        a = MatMul(s, l.0.w)
+        b = MatMul(s, l.1.w)
+        c = Add(a, b)
+        d = MatMul(s, last.w)
+        y = Add(c, d)
+    }
+    """
+    zero, one, last = "/Net/Layer.l.0", "/Net/Layer.l.1", "/Net/Last.last"
+    scopes = {"e": "/Net/Embed.e", "s": zero, "a": zero, "b": one, "c": one, "d": last, "y": last}
+    model = outlined(text, scopes)
+    assert [node.op_type for node in model.graph][:2] == ["Embed", "Sigmoid"]
+    returned = {**scopes, "c": "/Net", "d": "/Net", "y": "/Net"}
+    model = outlined(text, returned)  # the caller reads it: it may be what layer 0 returns
+    assert [node.op_type for node in model.graph][:2] == ["Embed", "Layer"]
+
+
 def test_a_result_that_the_module_uses_too_stays_its_result() -> None:
     """Read by its caller, not by its likes: it is returned."""
     text = """
