@@ -102,17 +102,14 @@ def copy_nodes(
         _, (op_type, domain, overload, version, doc_string), attributes, reads, take, makes, place = template
         node: Any = _new(_Node)
         held: Any = _new(_Attributes)
-        held._owner = node
-        held.data = attributes.copy() if attributes else {}
+        held._owner, held.data = node, attributes.copy() if attributes else {}
         node._attributes = held
         node._domain, node._op_type, node._overload, node._version = domain, op_type, overload, version
-        node._name = node_name
         inputs = take(values) if take is not None else tuple([values[at] for at in reads])
         node._inputs = inputs
         node._metadata = node._graph = None
-        node._metadata_props = metadata[place].copy()
-        node.device_configurations = ()
-        node.doc_string = doc_string
+        node._name, node._metadata_props = node_name, metadata[place].copy()
+        node.device_configurations, node.doc_string = (), doc_string
         outputs: list[ir.Value] = []
         for _, plain, kind, shape, description, props in makes:
             value: Any = _new(_Value)
@@ -124,15 +121,12 @@ def copy_nodes(
                 value._type = kind
             if shape is not None and not shape._frozen:
                 shape = shape.copy()  # noqa: PLW2901 - one that is frozen may be shared (onnx_ir.Shape)
-            value._producer = node
-            value._index = len(outputs)
+            value._producer, value._index = node, len(outputs)
             value._metadata = value._const_value = value._graph = None
             value._is_graph_input = value._is_graph_output = value._is_initializer = False
             value._metadata_props = props.copy() if props else None
             value._name = next(names)
-            value._shape = shape
-            value._uses = {}
-            value.doc_string = description
+            value._shape, value._uses, value.doc_string = shape, {}, description
             outputs.append(value)
         node._outputs = tuple(outputs)
         values += outputs
