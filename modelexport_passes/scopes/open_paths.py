@@ -44,6 +44,13 @@ def doubtful_calls(
         for call, path in paths.items()
         if call.parent is not None and holder(path) not in running and is_below(path, paths[call.parent])
     }
+    # A Sequential calls its items: what else it calls is held by another as well, whose name for it is the one told.
+    sequential = {paths[call.parent] for call in paths if call.parent is not None and _is_item(call, paths)}
+    sequential -= {
+        paths[call.parent]
+        for call in paths
+        if call.parent is not None and call not in known_as and not _is_item(call, paths)
+    }
     strays: dict[str, list[str]] = {}
     doubtful: set[Call] = set()
     for call, known in known_as.items():
@@ -51,9 +58,17 @@ def doubtful_calls(
         caller = paths[call.parent]
         if call.key not in strays:
             strays[call.key] = [path for path in known if holder(path) not in running]
-        if caller in around or any(is_below(path, caller) for path in strays[call.key]):
+        shared = caller in sequential and not _is_item(call, paths)
+        if shared or caller in around or any(is_below(path, caller) for path in strays[call.key]):
             doubtful.add(call)
     return doubtful
+
+
+def _is_item(call: Call, paths: Mapping[Call, str]) -> bool:
+    """Whether a call is one of an item by its caller, which holds it itself, by number."""
+    if call.parent is None or not call.key.startswith(f"{call.parent.key}."):
+        return False
+    return paths[call] == paths[call.parent] + call.key[len(call.parent.key) :]
 
 
 def contradicted_calls(

@@ -51,3 +51,16 @@ def test_calls_that_read_different_weights_are_of_two_modules(second: list[list[
         value.const_value = ir.tensor(content, name=name)
         value.shape = ir.Shape([2, 2])
     assert told(model)[0] == (call, call != "q")
+
+
+def test_what_a_sequential_calls_beside_its_items_is_held_by_another() -> None:
+    """`Sequential(linear, self.act)`: the exporter names the module by its first name, which ends in no number."""
+    linear: Operation = ("/net/net.0/Gemm", "Gemm", ("net.0.weight",))
+    act: Operation = ("/net/act/Relu", "Relu", ())
+    item: Operation = ("/net/net.1/Relu", "Relu", ())
+    assert told(model_of(linear, act))[1] == ("net.act", False)
+    assert told(model_of(linear, item))[1] == ("net.1", True)
+    named: Operation = ("/net/last/Gemm", "Gemm", ("net.last.weight",))  # then it is no Sequential
+    assert told(model_of(linear, act, named))[1] == ("net.act", True)
+    listed: Operation = ("/net/net.0/Gemm", "Gemm", ("net.net.0.weight",))  # a list of the name of the module around it
+    assert told(model_of(listed, act))[1] == ("net.act", True)
