@@ -1,5 +1,7 @@
 """Nodes made fast are the nodes that onnx_ir's constructors make, field by field."""
 
+import subprocess
+import sys
 from typing import Any
 
 import onnx_ir as ir
@@ -202,3 +204,24 @@ def test_nodes_that_go_are_no_users(known: bool, monkeypatch: pytest.MonkeyPatch
     drop_users([value, other], {gone})
     assert [(use.node, use.idx) for use in value.uses()] == [(first, 0), (first, 1), (last, 1)]
     assert [(use.node, use.idx) for use in other.uses()] == [(last, 0)]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_looked_at_is_what_properties_tell(known: bool) -> None:
+    """Whichever fields onnx_ir has: in a process of its own, with those known, and with one more."""
+    script = f"""
+import onnx_ir as ir
+if not {known}:
+    ir.Node.__slots__ = (*ir.Node.__slots__, "new")
+from modelexport_passes import fast_nodes
+assert fast_nodes._FIELDS_ARE_KNOWN is {known}
+x, y = ir.Value(name="x"), ir.Value(name="y", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([2]))
+node = ir.Node("d", "Op", [x, None], [ir.AttrInt64("a", 1)], overload="o", outputs=[y], metadata_props={{"k": "v"}})
+parts = ("Op", "d", "o", (x, None), (y,), {{"a": node.attributes["a"]}})
+assert fast_nodes.node_parts(node) == parts
+assert fast_nodes.metadata_of(node) == {{"k": "v"}}
+assert not fast_nodes.metadata_of(ir.Node("d", "Op", []))
+assert (fast_nodes.type_of(y), fast_nodes.shape_of(y)) == (y.type, y.shape)
+assert (fast_nodes.type_of(x), fast_nodes.shape_of(x)) == (None, None)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
