@@ -47,15 +47,16 @@ def intermediates(
         VerificationError: onnxruntime does not load or run the model.
     """
     asked = {value.name: value for value in values}
-    held: dict[str, Any] = {name: to_ort(array) for name, array in inputs.items()}
+    names = {value.name for value in model.graph.inputs}
+    held = to_ort({name: array for name, array in inputs.items() if name in names})
     for stretch in _stretches(copy_model(model), asked.keys(), budget):
         given = {name: held[name] for value in stretch.reads if (name := str(value.name)) in held}
         results = run_ort_values(open_session(stretch.as_model(given)), given)
         results.reverse()
         for value in stretch.makes:
             name, result = str(value.name), results.pop()
-            if name in asked and (array := from_ort(result)) is not None:
-                yield asked[name], array
+            if name in asked and result.is_tensor():
+                yield asked[name], from_ort(result)
             if value in stretch.handed_on:
                 held[name] = result
         for value in stretch.ends:

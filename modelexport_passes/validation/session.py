@@ -86,8 +86,9 @@ def run_session(session: Any, inputs: Mapping[str, Array], what: str = "the mode
     """
     types = [value.type for value in (*session.get_inputs(), *session.get_outputs())]
     if any(type_ in _NOT_IN_NUMPY for type_ in types):
-        given = {name: to_ort(array) for name, array in inputs.items()}
-        return [from_ort(value) for value in run_ort_values(session, given, what)]
+        results = run_ort_values(session, to_ort(inputs, what), what)
+        with _run_errors(what):
+            return [from_ort(value) for value in results]
     with _run_errors(what):
         return list(session.run(None, dict(inputs)))
 
@@ -116,8 +117,17 @@ _NOT_IN_NUMPY = frozenset(
 )
 
 
-def to_ort(array: Array) -> Any:
-    """An array as an ``onnxruntime.OrtValue``."""
+def to_ort(inputs: Mapping[str, Array], what: str = "the model") -> dict[str, Any]:
+    """Arrays as ``onnxruntime.OrtValue``.
+
+    Raises:
+        VerificationError: onnxruntime makes none of one of them: of text.
+    """
+    with _run_errors(what):
+        return {name: _to_ort(array) for name, array in inputs.items()}
+
+
+def _to_ort(array: Array) -> Any:
     dtype = ir.DataType.from_numpy(array.dtype)
     if f"tensor({dtype.name.lower()})" in _NOT_IN_NUMPY:
         raw = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
@@ -125,10 +135,12 @@ def to_ort(array: Array) -> Any:
     return _ort.OrtValue.ortvalue_from_numpy(array)
 
 
-def from_ort(value: Any) -> Array | None:
-    """The array that an ``onnxruntime.OrtValue`` holds; None if it is no tensor."""
-    if not value.is_tensor():
-        return None
+def from_ort(value: Any) -> Array:
+    """The array that an ``onnxruntime.OrtValue`` holds.
+
+    Raises:
+        RuntimeError: it is no tensor.
+    """
     if value.data_type() not in _NOT_IN_NUMPY:
         return value.numpy()
     # onnxruntime hands these out by address only; the copy outlives the value.

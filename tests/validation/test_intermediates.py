@@ -6,9 +6,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from modelexport_passes.errors import VerificationError
 from modelexport_passes.validation import intermediates
 from modelexport_passes.validation.intermediates import Budget
-from modelexport_passes.validation.session import Array
+from modelexport_passes.validation.session import Array, open_session, run_session
 
 AT_ONCE, ONE_BY_ONE = Budget(1 << 30, 1), Budget(1, 1)
 
@@ -105,3 +106,23 @@ def test_constants_stay_constants(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "agraph (float[2,3] x) => (float[2,3] y) { c = Constant <value_float = 2.0> ()  a = Neg(x)  y = Pow(a, c) }"
     inner(text, {"x": X}, ONE_BY_ONE)
     assert inputs == [[], ["x"], ["a"]]
+
+
+def test_a_run_refuses_what_numpy_cannot_hold() -> None:
+    """A sequence beside bfloat16 is no array, and two of them are not equal for being none."""
+    text = """(bfloat16[2] x) => (bfloat16[2] y, seq(float[2]) s) {
+        y = Identity(x)  f = Cast <to = 1> (x)  s = SequenceConstruct(f)
+    }"""
+    model = ir.from_proto(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20]> agraph {text}'))
+    x = np.ones(2, dtype=ml_dtypes.bfloat16)
+    with pytest.raises(VerificationError, match="onnxruntime does not run the model"):
+        run_session(open_session(model), {"x": x})
+
+
+def test_text_that_is_given_is_an_error_of_the_run() -> None:
+    """No value of onnxruntime's own form is made of it; said as other failures are, and only if it is an input."""
+    x = np.array([["a"] * 3] * 2)
+    with pytest.raises(VerificationError, match="onnxruntime does not run the model"):
+        inner("agraph (string[2,3] x) => (string[2,3] y) { y = Identity(x) }", {"x": x}, AT_ONCE)
+    found = inner("agraph (float[2,3] x) => (float[2,3] y) { y = Neg(x) }", {"x": X, "other": x}, AT_ONCE)
+    assert found.keys() == {"y"}
