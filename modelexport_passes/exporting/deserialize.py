@@ -13,7 +13,7 @@ from modelexport_passes.default_domain import name_default_domain
 from modelexport_passes.errors import ModelExportError, first_line, innermost
 from modelexport_passes.exporting.losses import losses
 from modelexport_passes.exporting.pieces import split
-from modelexport_passes.exporting.reader import Reader, Uncommon
+from modelexport_passes.exporting.reader import Reader, Uncommon, Unsorted
 from modelexport_passes.exporting.weights import all_tensors
 from modelexport_passes.garbage import collector_paused
 
@@ -60,10 +60,10 @@ def deserialize_file(data: bytes, directory: Path) -> tuple[ir.Model, list[ir.Ex
             reader = Reader(directory, in_order=in_order)
             try:
                 model = reader.model(pieces.rest, pieces)
-            except DecodeError:
+            except Unsorted:
+                continue
+            except (Uncommon, DecodeError):
                 return None
-            except Uncommon:
-                continue  # it may be that its graph is not sorted
             name_default_domain(model)
             return model, reader.external
         return None

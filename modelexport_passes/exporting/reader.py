@@ -33,12 +33,16 @@ class Uncommon(Exception):  # noqa: N818 - no fault of the file's: who catches i
     """The file holds something that this reader does not know."""
 
 
+class Unsorted(Uncommon):
+    """A name is read that nothing is known by so far: of a graph that is not sorted, it may come later."""
+
+
 class Reader:
     """Reads one model.
 
     Args:
         directory: where external data lies.
-        in_order: the main graph is taken to be sorted; where it is not, it is found to be `Uncommon`.
+        in_order: the main graph is taken to be sorted; where it is not, it is found to be `Unsorted`.
 
     Attributes:
         external: the tensors whose data lies outside of the file.
@@ -312,7 +316,7 @@ def _outer(name: str, scopes: _Scopes) -> ir.Value | None:
     for values in scopes[1:]:
         if name in values:
             return values[name]
-    raise Uncommon
+    raise Unsorted
 
 
 def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:

@@ -62,5 +62,5 @@ class Bodies:
             for part in body.parts:
                 if part.callee is not None:
                     self._flat(part.callee)
-            self._flats[callee] = flatten(body, self._flats, (*self._tags.of_nodes, *self._tags.of_scopes))
+            self._flats[callee] = flatten(body, self._flats, self._tags.keys)
         return self._flats[callee]

@@ -90,6 +90,11 @@ def flatten(body: Body, flats: Mapping[ir.OperatorIdentifier, Flat | None], tags
     return builder.flat()
 
 
+def inherited(call: ir.Node, tags: Collection[str]) -> dict[str, str]:
+    """Metadata on the call of a function by others (torch's, of an operator): it is true of what is in it."""
+    return {key: text for key, text in call.metadata_props.items() if key != SCOPE_KEY and key not in tags}
+
+
 class _Builder:
     """Puts a flat body together. Until it is known how many originals there are, these have numbers below 0."""
 
@@ -150,13 +155,11 @@ class _Builder:
         self._calls.append(Inner(part.node, self._body.function, 0))
         # Behind the first, which is this call itself.
         self._calls += [one._replace(around=one.around + call) for one in inner.calls if one is not None]
-        inherited = {
-            key: text for key, text in part.node.metadata_props.items() if key != SCOPE_KEY and key not in self._tags
-        }
+        passed_on = inherited(part.node, self._tags)
         self._all_places += [
             place._replace(
                 call=place.call + call,
-                metadata={**inherited, **place.metadata} if place.inherits else place.metadata,
+                metadata={**passed_on, **place.metadata} if place.inherits else place.metadata,
                 inherits=False,
             )
             for place in inner.places

@@ -8,16 +8,14 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from modelexport_passes.fast_copies import copy_nodes
-from modelexport_passes.inlining.flat import Flat, Place
-from modelexport_passes.inlining.marks import SAMPLE, around, marks_of
+from modelexport_passes.inlining.flat import Flat, Place, inherited
+from modelexport_passes.inlining.marks import SAMPLE, around, marks_of, told_by
 from modelexport_passes.inlining.originals import Originals
 from modelexport_passes.inlining.site import Instance, Site
 from modelexport_passes.scopes.compose import scope_in_call
-from modelexport_passes.scopes.ledger import Call
-from modelexport_passes.scopes.scope import SCOPE_KEY, Scope, format_scope
-from modelexport_passes.scopes.tags import retag, tags_of_scope
-
-_NOTHING = Call()
+from modelexport_passes.scopes.ledger import NOTHING_PARTICULAR
+from modelexport_passes.scopes.scope import Scope
+from modelexport_passes.scopes.tags import retag
 
 
 class Tags(NamedTuple):
@@ -25,6 +23,11 @@ class Tags(NamedTuple):
 
     of_nodes: Mapping[str, str]
     of_scopes: Mapping[str, str]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of all."""
+        return (*self.of_nodes, *self.of_scopes)
 
 
 class FlatCall(NamedTuple):
@@ -91,34 +94,26 @@ class FlatCopies:
         scopes: list[Scope | None] = []
         found: list[dict[str, str]] = []
         for place, marks in zip(self.flat.places, self._marks, strict=True):
-            metadata = _inherited(call.node, self._tags) | place.metadata if place.inherits else place.metadata
+            metadata = inherited(call.node, self._tags.keys) | place.metadata if place.inherits else place.metadata
             if marks is None or here is None:
                 scopes = scopes or _scopes_of_calls(self.flat, call.scope)
-                told = _told(_scope_of_place(place, scopes), self._tags.of_scopes)
+                scope = _scope_of_place(place, scopes)
+                told = {} if scope is None else told_by(scope, self._tags.of_scopes)
             else:
                 told = marks.at(here)
             found.append(metadata | told)
         return found
 
 
-def _told(scope: Scope | None, tags: Mapping[str, str]) -> dict[str, str]:
-    return {} if scope is None else {SCOPE_KEY: format_scope(scope)} | tags_of_scope(scope, tags)
-
-
-def _inherited(call: ir.Node, tags: Tags) -> dict[str, str]:
-    mine = {SCOPE_KEY, *tags.of_nodes, *tags.of_scopes}
-    return {key: text for key, text in call.metadata_props.items() if key not in mine}
-
-
 def _scope_of_place(place: Place, scopes: Sequence[Scope | None]) -> Scope | None:
-    return scope_in_call(place.node, place.function, scopes[place.call], _NOTHING)
+    return scope_in_call(place.node, place.function, scopes[place.call], NOTHING_PARTICULAR)
 
 
 def _scopes_of_calls(flat: Flat, scope: Scope | None) -> list[Scope | None]:
     scopes = [scope]
     for inner in flat.calls:
         if inner is not None:
-            scopes.append(scope_in_call(inner.node, inner.function, scopes[inner.around], _NOTHING))
+            scopes.append(scope_in_call(inner.node, inner.function, scopes[inner.around], NOTHING_PARTICULAR))
     return scopes
 
 

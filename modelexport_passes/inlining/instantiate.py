@@ -11,13 +11,15 @@ from modelexport_passes.errors import ModelExportError
 from modelexport_passes.fast_nodes import copy_node, copy_value
 from modelexport_passes.inlining.bodies import Bodies
 from modelexport_passes.inlining.body import Body, Description, Part, parts_of
+from modelexport_passes.inlining.flat import inherited
 from modelexport_passes.inlining.flat_copy import FlatCall, Tags
+from modelexport_passes.inlining.marks import told_by
 from modelexport_passes.inlining.originals import Originals
 from modelexport_passes.inlining.site import Instance, Site
 from modelexport_passes.scopes.compose import scope_in_call
-from modelexport_passes.scopes.ledger import ORIGIN_KEY, Call, Ledger
-from modelexport_passes.scopes.scope import SCOPE_KEY, Scope, format_frames, format_scope
-from modelexport_passes.scopes.tags import names_nodes, retag, tags_of_scope
+from modelexport_passes.scopes.ledger import NOTHING_PARTICULAR, ORIGIN_KEY, Call, Ledger
+from modelexport_passes.scopes.scope import Scope, format_frames
+from modelexport_passes.scopes.tags import names_nodes, retag
 from modelexport_passes.scopes.walk import owned_nodes
 
 Attributes = Mapping[str, ir.Attr]
@@ -106,7 +108,7 @@ class Instantiation:
         """Whether the ledger says something of a call in the main graph."""
         if scope is None or format_frames(scope.frames[-1:]) not in self._differing:
             return False
-        return self._ledger.call(scope.frames, call) != _NOTHING
+        return self._ledger.call(scope.frames, call) != NOTHING_PARTICULAR
 
     def domains_of(self, nodes: Iterable[ir.Node]) -> set[str]:
         """The domains of these nodes and of all in their bodies, but for calls of the functions."""
@@ -119,11 +121,8 @@ class Instantiation:
     def particular(self, call: ir.Node, scope: Scope | None, site: Site) -> Call:
         """What the ledger says of a call."""
         if scope is None or site.inside or format_frames(scope.frames[-1:]) not in self._differing:
-            return _NOTHING
+            return NOTHING_PARTICULAR
         return self._ledger.call(scope.frames, call)
-
-
-_NOTHING = Call()
 
 
 def _innermost(key: str) -> str:
@@ -184,8 +183,7 @@ class _BodyCopy:
         self._attributes = {**body.defaults, **attributes}
         self._inherited: dict[str, str] = {}
         if not body.is_module:
-            # Metadata on the call of a function by others (torch's, of an operator) is true of what is in it.
-            self._inherited = {k: v for k, v in call.metadata_props.items() if k != SCOPE_KEY}
+            self._inherited = inherited(call, instantiation.tags)
         self._values = _Values()
         self._wanted: dict[ir.Value, str] = {}
         self._placed: dict[str, _Placed] = {}
@@ -386,7 +384,6 @@ class _BodyCopy:
         placed = self._place(part)
         if placed.scope is not None:
             if placed.marks is None:
-                tags = tags_of_scope(placed.scope, self._all.scope_tags)
-                placed.marks = {SCOPE_KEY: format_scope(placed.scope), **tags}
+                placed.marks = told_by(placed.scope, self._all.scope_tags)
             metadata |= placed.marks
         return metadata

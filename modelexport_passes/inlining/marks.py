@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from modelexport_passes.scopes.scope import SCOPE_KEY, Frame, Scope, escape, format_frames, format_scope
-from modelexport_passes.scopes.tags import DEFAULT_TEMPLATE, render_tag
+from modelexport_passes.scopes.tags import DEFAULT_TEMPLATE, render_tag, tags_of_scope
 
 _PATH = "\ue000"  # no name of a module: a character that is nobody's
 SAMPLE = Scope((Frame(_PATH),))
@@ -52,6 +52,11 @@ class Marks(NamedTuple):
         for key, parts in self.tags:
             found[key] = f"{call.tag}{call.path.join(parts)}"
         return found
+
+
+def told_by(scope: Scope, tags: Mapping[str, str]) -> dict[str, str]:
+    """The metadata that tells a scope and its tags; ``tags`` are the templates by key."""
+    return {SCOPE_KEY: format_scope(scope), **tags_of_scope(scope, tags)}
 
 
 def marks_of(scope: Scope | None, tags: Mapping[str, str]) -> Marks | None:

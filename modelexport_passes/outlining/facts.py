@@ -143,9 +143,7 @@ class _Instance:
     def __init__(self, region: Region, bodies: Bodies, alike: dict[Frames, Frames]) -> None:
         self.region = region
         items = bodies.layout[region]
-        self.scopes = [
-            item.scope if isinstance(item, Op) and item.local_frames is None else _scope(item) for item in items
-        ]
+        self.scopes = [_scope(item) for item in items]
         # Operations share their scopes: what follows is asked of each once.
         distinct = [scope for scope in by_identity(self.scopes).values() if scope is not None]
         stacks = by_identity([scope.frames for scope in distinct])

@@ -168,21 +168,17 @@ def _constants_before_readers(order: Sequence[Item]) -> list[Item]:
 
     def emit(op: Op) -> None:
         for wire in op.reads:
-            if wire.producer in waiting:
-                del waiting[wire.producer]
-                emit(wire.producer)
+            producer = wire.producer
+            if producer is not None and producer.constant and producer in waiting:
+                del waiting[producer]
+                emit(producer)
         result.append(op)
 
     for item in order:
         if isinstance(item, Region):
             result.append(item)
         elif not item.constant:
-            for wire in item.reads:
-                producer = wire.producer
-                if producer is not None and producer.constant and producer in waiting:
-                    del waiting[producer]
-                    emit(producer)
-            result.append(item)
+            emit(item)
     result.extend(waiting)
     return result
 

@@ -57,12 +57,7 @@ def general_facts(group: Group, bodies: Bodies) -> General:
 
 def _values(region: Region, bodies: Bodies) -> list[ir.Value]:
     """What is made in a body, in order."""
-    results = bodies.results
-    return [
-        wire.value
-        for item in bodies.layout[region]
-        for wire in (results[item] if isinstance(item, Region) else item.outs)
-    ]
+    return [wire.value for item in bodies.layout[region] for wire in bodies.results_of(item)]
 
 
 def _types(values: Sequence[ir.Value]) -> list[object]:

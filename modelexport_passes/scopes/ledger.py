@@ -79,6 +79,10 @@ class Call:
     constants: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
 
 
+NOTHING_PARTICULAR = Call()
+"""The entry of a call of which nothing is particular. Only to be looked at."""
+
+
 @dataclass
 class Original:
     """A value of the original graph that bodies have copies of.
