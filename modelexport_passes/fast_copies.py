@@ -10,7 +10,7 @@ values in a list, and so is where they go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -94,11 +94,11 @@ def copy_nodes(
         value_names: the names of all that they make.
         metadata: by number of the place. Each copy has its own.
     """
+    rows, names = zip(templates, node_names, strict=True), iter(value_names)
     if not fast_nodes._FIELDS_ARE_KNOWN:
-        return _copy_one_by_one(templates, values, node_names, value_names, metadata)
+        return [_copy(template, values, name, names, metadata) for template, name in rows]
     nodes: list[ir.Node] = []
-    names = iter(value_names)
-    for template, node_name in zip(templates, node_names, strict=True):
+    for template, node_name in rows:
         _, (op_type, domain, overload, version, doc_string), attributes, reads, take, makes, place = template
         node: Any = _new(_Node)
         held: Any = _new(_Attributes)
@@ -139,19 +139,12 @@ def copy_nodes(
     return nodes
 
 
-def _copy_one_by_one(
-    templates: Iterable[Template],
-    values: Slots,
-    node_names: Iterable[str],
-    value_names: Iterable[str],
-    metadata: Sequence[dict[str, str]],
-) -> list[ir.Node]:
-    nodes: list[ir.Node] = []
-    names = iter(value_names)
-    for template, name in zip(templates, node_names, strict=True):
-        inputs = tuple(values[at] for at in template.reads)
-        outputs = tuple(fast_nodes.copy_value(made.value, next(names)) for made in template.makes)
-        attributes, props = template.attributes.copy(), metadata[template.place].copy()
-        nodes.append(fast_nodes.copy_node(template.node, inputs, attributes, outputs, name=name, metadata_props=props))
-        values += outputs
-    return nodes
+def _copy(
+    template: Template, values: Slots, name: str, names: Iterator[str], metadata: Sequence[dict[str, str]]
+) -> ir.Node:
+    """One of `copy_nodes`, without knowing fields; ``names`` are those of what it makes, and more."""
+    inputs = tuple(values[at] for at in template.reads)
+    outputs = tuple(fast_nodes.copy_value(made.value, next(names)) for made in template.makes)
+    attributes, props = template.attributes.copy(), metadata[template.place].copy()
+    values += outputs
+    return fast_nodes.copy_node(template.node, inputs, attributes, outputs, name=name, metadata_props=props)
