@@ -7,9 +7,11 @@ that are numbered on.
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -21,37 +23,82 @@ NEEDED = ("pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy")
 """The metadata that tells modules. With all that torch writes, a million nodes are more than protobuf can hold."""
 
 _LAYERS = 3
-_LAST = f"layers.{_LAYERS - 1}"
+_OPTIONS: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_hidden_layers": _LAYERS,
+    "vocab_size": 32,
+    "attn_implementation": "eager",
+}
 
 
-def exported_llama() -> onnx.ModelProto:
-    """A tiny Llama of three layers as ``torch.onnx.export`` writes it."""
-    options: dict[str, Any] = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_attention_heads": 2,
-        "num_hidden_layers": _LAYERS,
-        "vocab_size": 32,
-        "use_cache": False,
-        "attn_implementation": "eager",
-    }
-    model = transformers.LlamaModel(transformers.LlamaConfig(**options)).eval()
+@dataclass(frozen=True)
+class Base:
+    """A real export of few layers.
+
+    Attributes:
+        model: with three layers.
+        layers: what an exporter calls the list of them: ``layers`` or the end of a longer path.
+    """
+
+    model: onnx.ModelProto
+    layers: str
+
+    def layer(self, number: int) -> str:
+        """How names and metadata call a layer."""
+        return f"{self.layers}.{number}"
+
+
+def exported_llama(*, optimize: bool = False) -> Base:
+    """A tiny Llama as ``torch.onnx.export`` writes it."""
+    model = _varied(transformers.LlamaModel(transformers.LlamaConfig(**_OPTIONS, use_cache=False)))
     tokens = torch.ones(1, 8, dtype=torch.long)
-    program = torch.onnx.export(model, kwargs={"input_ids": tokens}, dynamo=True, optimize=False, verbose=False)
+    program = torch.onnx.export(model, kwargs={"input_ids": tokens}, dynamo=True, optimize=optimize, verbose=False)
     assert program is not None
-    return program.model_proto
+    return Base(program.model_proto, "layers")
 
 
-def deepened(base: onnx.ModelProto, nodes: int, *, metadata: Iterable[str] | None = NEEDED) -> onnx.ModelProto:
+def exported_bert() -> Base:
+    """A tiny BERT as the TorchScript exporter writes it, which knows modules by the names of nodes alone."""
+    model = _varied(transformers.BertModel(transformers.BertConfig(**_OPTIONS)))
+    tokens = torch.ones(1, 8, dtype=torch.long)
+    written = io.BytesIO()
+    torch.onnx.export(_Tensors(model), (tokens, tokens), written, dynamo=False)
+    return Base(onnx.load_from_string(written.getvalue()), "layer")
+
+
+def _varied(model: torch.nn.Module) -> torch.nn.Module:
+    """With no two parameters equal: exporters write equal ones once."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
+    return model.eval()
+
+
+class _Tensors(torch.nn.Module):
+    """Tensors in and out, as this exporter wants."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = self.model(input_ids=tokens, attention_mask=mask)
+        return found.last_hidden_state, found.pooler_output
+
+
+def deepened(base: Base, nodes: int, *, metadata: Iterable[str] | None = NEEDED) -> onnx.ModelProto:
     """The same model with as many layers as make it ``nodes`` operations, or a few less.
 
     Args:
-        base: what `exported_llama` returns.
+        base: what is made deep.
         nodes: how many operations there shall be.
         metadata: the keys that nodes and values keep; None for all.
     """
     deep = onnx.ModelProto()
-    deep.CopyFrom(base)
+    deep.CopyFrom(base.model)
     graph = deep.graph
     if metadata is not None:
         keep = frozenset(metadata)
@@ -59,30 +106,45 @@ def deepened(base: onnx.ModelProto, nodes: int, *, metadata: Iterable[str] | Non
             kept = [prop for prop in entry.metadata_props if prop.key in keep]
             del entry.metadata_props[:]
             entry.metadata_props.extend(kept)
-    block = [node for node in graph.node if f"'{_LAST}'" in _scopes(node)]
+    last = base.layer(_LAYERS - 1)
+    block = [node for node in graph.node if _belongs(node, last)]
     tail = list(graph.node)[list(graph.node).index(block[-1]) + 1 :]
     del graph.node[len(graph.node) - len(tail) :]
     made = {name for node in block for name in node.output}
-    taken, given = _ends(base.graph.node, block, tail)
+    taken, given = _ends(base, block, tail)
     values = {info.name: info for info in graph.value_info}
-    weights = [tensor for tensor in graph.initializer if tensor.name.startswith(_LAST)]
+    weights = _own_weights(base.model.graph, block)
+    own = {*made, *(tensor.name for tensor in weights)}
     before = given
     kinds = Counter(_kind(name)[0] for name in {_fx_name(node) for node in block})
     copies = (nodes - len(graph.node) - len(tail)) // len(block)
     for copy in range(copies):
-        layer = _Layer(_LAYERS + copy, made, {taken: before}, {kind: kinds[kind] * (copy + 1) for kind in kinds})
+        more = {kind: kinds[kind] * (copy + 1) for kind in kinds}
+        layer = _Layer(last, base.layer(_LAYERS + copy), own, {taken: before}, more)
         graph.node.extend(layer.nodes(block))
         graph.initializer.extend(layer.weights(weights))
-        graph.value_info.extend(
-            layer.value(values[name]) for name in (*made, *(tensor.name for tensor in weights)) if name in values
-        )
+        graph.value_info.extend(layer.value(values[name]) for name in own if name in values)
         before = layer.name(given)
     for node in tail:
         for at, name in enumerate(node.input):
             node.input[at] = before if name == given else name
         _count_on(node, {kind: kinds[kind] * copies for kind in kinds})
+    for output in graph.output:
+        output.name = before if output.name == given else output.name
     graph.node.extend(tail)
     return deep
+
+
+def _belongs(node: onnx.NodeProto, layer: str) -> bool:
+    """Whether an operation is of a layer, by its metadata or its name."""
+    return f"'{layer}'" in _scopes(node) or f"/{layer}/" in node.name
+
+
+def _own_weights(graph: onnx.GraphProto, block: list[onnx.NodeProto]) -> list[onnx.TensorProto]:
+    """What only a block reads."""
+    inside = Counter(name for node in block for name in node.input)
+    everywhere = Counter(name for node in graph.node for name in node.input)
+    return [tensor for tensor in graph.initializer if 0 < everywhere[tensor.name] == inside[tensor.name]]
 
 
 def _scopes(node: onnx.NodeProto) -> str:
@@ -110,10 +172,10 @@ def _count_on(node: onnx.NodeProto, more: dict[str, int]) -> None:
             entry.value = f"{entry.value[: -2 - len(name)]}{kind}{f'_{number}' if number else ''}']"
 
 
-def _ends(nodes: Iterable[onnx.NodeProto], block: list[onnx.NodeProto], tail: list[onnx.NodeProto]) -> tuple[str, str]:
+def _ends(base: Base, block: list[onnx.NodeProto], tail: list[onnx.NodeProto]) -> tuple[str, str]:
     """The value that a block takes from the block before, and the one that it gives."""
-    previous = f"'layers.{_LAYERS - 2}'"
-    before = {name for node in nodes if previous in _scopes(node) for name in node.output}
+    nodes = base.model.graph.node
+    before = {name for node in nodes if _belongs(node, base.layer(_LAYERS - 2)) for name in node.output}
     made = {name for node in block for name in node.output}
     constants = {name for node in nodes if node.op_type == "Constant" for name in node.output}
     (taken,) = {name for node in block for name in node.input if name in before} - constants - _helpers(nodes)
@@ -133,22 +195,23 @@ def _helpers(nodes: Iterable[onnx.NodeProto]) -> set[str]:
 class _Layer:
     """A further layer: the names and the metadata of the last one with another number."""
 
-    def __init__(self, number: int, made: set[str], ends: dict[str, str], more: dict[str, int]) -> None:
-        self._number = number
+    def __init__(self, last: str, path: str, own: set[str], ends: dict[str, str], more: dict[str, int]) -> None:
+        self._last = re.compile(rf"\b{re.escape(last)}\b")
+        self._path = path
+        self._number = path.rpartition(".")[2]
         self._more = more
-        self._made = made
+        self._own = own
         self._ends = ends
 
     def name(self, name: str) -> str:
-        if name in self._made:
-            return f"{name}_{self._number}"
-        return self._ends.get(name) or self._renamed(name)
+        """Of a value: another one if it is of the layer."""
+        return self._another(name) if name in self._own else self._ends.get(name, name)
 
     def nodes(self, block: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
         for original in block:
             node = onnx.NodeProto()
             node.CopyFrom(original)
-            node.name = f"{node.name}_{self._number}"
+            node.name = self._another(node.name)
             node.input[:] = [self.name(name) for name in node.input]
             node.output[:] = [self.name(name) for name in node.output]
             for entry in node.metadata_props:
@@ -160,7 +223,7 @@ class _Layer:
         for original in weights:
             tensor = onnx.TensorProto()
             tensor.CopyFrom(original)
-            tensor.name = self._renamed(tensor.name)
+            tensor.name = self.name(tensor.name)
             yield tensor
 
     def value(self, original: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
@@ -171,5 +234,10 @@ class _Layer:
             entry.value = self._renamed(entry.value)
         return value
 
+    def _another(self, name: str) -> str:
+        """The name with the path of this layer, or its number where the name says no path."""
+        renamed = self._renamed(name)
+        return renamed if renamed != name else f"{name}_{self._number}"
+
     def _renamed(self, text: str) -> str:
-        return re.sub(rf"\b{re.escape(_LAST)}\b", f"layers.{self._number}", text)
+        return self._last.sub(self._path, text)

@@ -35,9 +35,15 @@ import onnx_ir as ir
 
 import modelexport_passes as mx
 from benchmarks.apart import apart
-from benchmarks.deep_model import deepened, exported_llama
+from benchmarks.deep_model import Base, deepened, exported_bert, exported_llama
 
 Times = dict[str, float]
+
+BASES: dict[str, Callable[[], Base]] = {
+    "dynamo": exported_llama,
+    "dynamo-optimized": lambda: exported_llama(optimize=True),
+    "torchscript": exported_bert,
+}
 
 
 def clocked(steps: dict[str, Callable[[], Any]]) -> Times:
@@ -94,7 +100,7 @@ def inlining_by_onnx(source: Path, target: Path) -> Times:
 
 
 def measure(
-    base: onnx.ModelProto, nodes: int, folder: Path, *, modules: Literal["all", "auto"], full: bool, repeat: int
+    base: Base, nodes: int, folder: Path, *, modules: Literal["all", "auto"], full: bool, repeat: int
 ) -> dict[str, Times]:
     """All figures of one size: of each the run that took least."""
     flat, outlined, again = folder / "flat.onnx", folder / "outlined.onnx", folder / "again.onnx"
@@ -143,13 +149,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, nargs="+", default=[10_000, 100_000], help="sizes of the model")
     parser.add_argument("--modules", default="all", choices=("all", "auto"), help="what outline is told: all or auto")
+    parser.add_argument("--kind", default="dynamo", choices=tuple(BASES), help="which export is made deep")
     parser.add_argument("--full", action="store_true", help="all of torch's metadata, not only what tells modules")
     parser.add_argument("--repeat", type=int, default=3, help="how often each is measured")
     parser.add_argument("--json", type=Path, help="write all figures here")
     options = parser.parse_args()
     # Imported here, once, and not by every process anew.
     _ = (mx.load, mx.RecoverScopes, mx.InjectTags, mx.Outline, mx.Validate, mx.Inline)
-    base = exported_llama()
+    base = BASES[options.kind]()
     found: dict[int, dict[str, Times]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for nodes in options.nodes:

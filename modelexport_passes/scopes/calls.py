@@ -75,9 +75,11 @@ class Call:
 
     def walk(self) -> Iterator[Call]:
         """The calls below, each before those made in it."""
-        for child in self.children:
-            yield child
-            yield from child.walk()
+        left = self.children[::-1]
+        while left:
+            call = left.pop()
+            yield call
+            left += reversed(call.children)
 
 
 def call_tree(events: Sequence[Event], *, by_reads: bool = False) -> tuple[Call, list[Call]]:

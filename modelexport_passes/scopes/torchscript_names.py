@@ -11,15 +11,16 @@ parameters that its operations read.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
 from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
 from modelexport_passes.scopes.merged_calls import merged_calls
 from modelexport_passes.scopes.open_paths import contradicted_calls, doubtful_calls, given_to_callers
-from modelexport_passes.scopes.parameters import ParameterOwners, read_initializers
+from modelexport_passes.scopes.parameters import ParameterOwners
 from modelexport_passes.scopes.scope import Scope, Source
 from modelexport_passes.scopes.traced_calls import TracedCall, numbers_by_trace, paths_by_trace
 
@@ -43,10 +44,32 @@ class ModuleNames:
         for path in self.classes:
             if path:
                 self._by_tail[tail(path)].append(path)
+        self._places = {path: place for place, path in enumerate(self.classes)}
+        self._sorted: dict[str, list[str]] = {}
+        self._ends: dict[str, tuple[tuple[str, str], ...]] = {"": ()}
+
+    def ends(self, path: str) -> tuple[tuple[str, str], ...]:
+        """The modules on the way to a path with their tails, outermost first: ``(tail, module)``."""
+        found = self._ends.get(path)
+        if found is None:
+            self._ends[path] = found = (*self.ends(path.rpartition(".")[0]), (tail(path), path))
+        return found
 
     def with_tail(self, part: str) -> Sequence[str]:
-        """Modules whose path ends in this tail."""
+        """Modules whose path ends in this tail, in the order of the model."""
         return self._by_tail.get(part, ())
+
+    def below(self, parent: str, part: str) -> Sequence[str]:
+        """Those of them that are below a module; a deep model has many, and few of them below one."""
+        found = self.with_tail(part)
+        if not parent or not found:
+            return found
+        if part not in self._sorted:
+            self._sorted[part] = sorted(found)
+        ordered = self._sorted[part]
+        start = bisect_left(ordered, f"{parent}.")
+        end = bisect_left(ordered, f"{parent}/", start)  # "/" follows "."
+        return sorted(ordered[start:end], key=self._places.__getitem__)
 
 
 def tail(path: str) -> str:
@@ -73,12 +96,13 @@ def scopes_from_names(
     chains = _Chains(parts.values(), modules)
     events: dict[ir.Node, Event] = {}
     owned: list[list[str]] = []
-    own = _Own(parts, owners)
+    own = _Own(parts, owners, modules)
     for node, told in parts.items():
         read = owners.of(node)
         chain = chains.read(told, read)
         if chain is not None:
-            events[node] = _event(node, chain, own.owners(node) if read else ())
+            hints = own.hints(node, chain[0]) if read else ()
+            events[node] = _event(node, chain, owners.read(node), hints)
             owned.append(read)
     root, innermost = call_tree(list(events.values()))
     resolution = _Resolution(modules, owned)
@@ -118,18 +142,32 @@ def _all_parts(nodes: Iterable[ir.Node], modules: ModuleNames, prefix: str) -> d
 class _Own:
     """Parameters that operations of one place read: a tied one tells no more than that some module has it."""
 
-    def __init__(self, parts: Mapping[ir.Node, _Chain], owners: ParameterOwners) -> None:
+    def __init__(self, parts: Mapping[ir.Node, _Chain], owners: ParameterOwners, modules: ModuleNames) -> None:
         self._owners = owners
+        self._modules = modules
         self._place: dict[ir.Value, _Chain | None] = {}  # None where several read it
+        self._told: dict[tuple[tuple[str, ...], _Chain], tuple[str | None, ...]] = {}
         for node, told in parts.items():
-            place = tuple(_unnumbered(part) for part in told)
-            for value in owners.read(node):
-                self._place[value] = place if self._place.get(value, place) == place else None
+            read = owners.read(node)
+            if read:
+                place = tuple(map(_unnumbered, told))
+                for value in read:
+                    self._place[value] = place if self._place.get(value, place) == place else None
 
-    def owners(self, node: ir.Node) -> list[str]:
-        """The owners of what a node reads and no other place does."""
+    def hints(self, node: ir.Node, tails: _Chain) -> tuple[str | None, ...]:
+        """For each tail the one module that owns, or holds the owners of, all that a node reads and no other place."""
         read = [value for value in self._owners.read(node) if self._place[value] is not None]
-        return [owner for value in read if (owner := self._owners.owner(value)) is not None]
+        owners = tuple(owner for value in read if (owner := self._owners.owner(value)) is not None)
+        if not owners:
+            return ()
+        key = owners, tails
+        if key not in self._told:
+            self._told[key] = tuple(self._hint(owners, part) for part in tails)
+        return self._told[key]
+
+    def _hint(self, owners: Sequence[str], part: str) -> str | None:
+        found = {path for owner in owners for end, path in self._modules.ends(owner) if end == part}
+        return found.pop() if len(found) == 1 else None
 
 
 def _unnumbered(part: str) -> str:
@@ -137,31 +175,18 @@ def _unnumbered(part: str) -> str:
     return part if numbered is None else numbered[1]
 
 
-def _event(node: ir.Node, chain: tuple[_Chain, int], owners: Sequence[str]) -> Event:
+def _event(
+    node: ir.Node, chain: tuple[_Chain, int], read: Sequence[ir.Value], hints: tuple[str | None, ...]
+) -> Event:
     tails, number = chain
     return Event(
         tails,
         number if tails else None,
         node.op_type,
-        tuple(value.name for value in read_initializers(node)),
+        tuple([value.name for value in read]) if read else (),
         ends=node.op_type != "Constant",
-        hints=tuple(_hint(owners, tails, depth) for depth in range(len(tails))) if owners else (),
+        hints=hints,
     )
-
-
-def _hint(owners: Sequence[str], tails: _Chain, depth: int) -> str | None:
-    """The one module of this tail that owns, or is above the owner of, all the parameters that an operation reads."""
-    found = {path for owner in owners for path in _prefixes(owner) if tail(path) == tails[depth]}
-    return found.pop() if len(found) == 1 else None
-
-
-def _prefixes(path: str) -> Iterator[str]:
-    end = path.find(".")
-    while end >= 0:
-        yield path[:end]
-        end = path.find(".", end + 1)
-    if path:
-        yield path
 
 
 class _Chains:
@@ -194,7 +219,7 @@ class _Chains:
         known = bool(self._modules.with_tail(called[-1]))
         could_be_call = known if self._modules.complete else self._after_others(parts, called)
         if is_module and could_be_call:
-            own = {tail(path) for owner in owners for path in _prefixes(owner)}
+            own = {end for owner in owners for end, _ in self._modules.ends(owner)}
             return called[-1] in own and parts[-1] not in own
         return could_be_call
 
@@ -241,21 +266,23 @@ class _Resolution:
         key = call.key
         direct = _direct(parent, key)
         known = self._modules.with_tail(key)
-        inside = [path for path in known if not parent or path.startswith(parent + ".")]
-        if len(known) == 1 and (inside or self._modules.complete):
+        if len(known) == 1 and (self._modules.complete or self._modules.below(parent, key)):
             return known[0], Source.NAME
-        if self._modules.complete and direct in known:
+        is_known = direct in self._modules.classes and tail(direct) == key
+        if self._modules.complete and is_known:
             # A parameter that two modules share has one owner by name; the caller's own module is the one it calls.
             if not self._votes(call)[direct]:
                 self.unconfirmed[call] = known
             return direct, Source.NAME
         votes = self._votes(call)
         if votes and direct not in votes:
-            return max(votes, key=lambda path: (path in inside, votes[path])), Source.PARAMETER
+            below = "" if not parent else f"{parent}."
+            return max(votes, key=lambda path: (path.startswith(below), votes[path])), Source.PARAMETER
         if not votes:
             self.unconfirmed[call] = known
-        if direct in known or votes:
+        if is_known or votes:
             return direct, Source.NAME
+        inside = self._modules.below(parent, key)
         if len(inside) == 1:
             return inside[0], Source.NAME
         if inside or (known and self._modules.complete):
@@ -263,13 +290,13 @@ class _Resolution:
         return direct, Source.NAME
 
     def _votes(self, call: Call) -> Counter[str]:
-        return Counter(
-            path
-            for index in call.events
-            for owner in self._owners[index]
-            for path in _prefixes(owner)
-            if tail(path) == call.key
-        )
+        """The modules of a call's tail that hold what its operations read, and how many times they are read."""
+        votes: Counter[str] = Counter()
+        for owner, count in Counter([owner for index in call.events for owner in self._owners[index]]).items():
+            for end, path in self._modules.ends(owner):
+                if end == call.key:
+                    votes[path] += count
+        return votes
 
     def _next(self, call: Call, candidates: Sequence[str]) -> str:
         """Modules that nothing tells apart are taken to run in the order in which they stand in the model."""
