@@ -7,11 +7,12 @@ that are numbered on.
 
 from __future__ import annotations
 
-import io
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -63,9 +64,10 @@ def exported_bert() -> Base:
     """A tiny BERT as the TorchScript exporter writes it, which knows modules by the names of nodes alone."""
     model = _varied(transformers.BertModel(transformers.BertConfig(**_OPTIONS)))
     tokens = torch.ones(1, 8, dtype=torch.long)
-    written = io.BytesIO()
-    torch.onnx.export(_Tensors(model), (tokens, tokens), written, dynamo=False)
-    return Base(onnx.load_from_string(written.getvalue()), "layer")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(_Tensors(model), (tokens, tokens), path, dynamo=False)
+        return Base(onnx.load(path), "layer")
 
 
 def _varied(model: torch.nn.Module) -> torch.nn.Module:

@@ -1,7 +1,7 @@
 """``onnx_ir`` to the bytes of a file: in a third of the time that it takes by way of protobuf's objects.
 
-Only the nodes and the initializers of the main graph and what is known of them are written here, which is nearly all
-of a large file. Everything else (attributes, types, tensors, functions, the model itself) is onnx_ir's own
+Only the nodes of the main graph and of functions, initializers, and what is known of values are written here, which is
+nearly all of a large file. Everything else (attributes, types, tensors, the model itself) is onnx_ir's own
 serialization, put in its place; each attribute and each type that several share is serialized once. What is out of the
 common is not written here at all: `Uncommon` is raised, and the model is left to ``onnx_ir.to_proto``.
 
@@ -18,9 +18,10 @@ joins bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import onnx_ir as ir
@@ -47,9 +48,12 @@ _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _OP_TYPE, _ATTRIBUTE, _NODE_DOC, _DOMAIN,
 _VALUE_NAME, _VALUE_TYPE, _VALUE_DOC, _VALUE_METADATA = (chr(number << 3 | 2) for number in range(1, 5))
 _KEY, _VALUE = (chr(number << 3 | 2) for number in range(1, 3))
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_VALUE = (chr(number << 3 | 2) for number in (1, 5, 13))
+_FUNCTION_INPUT, _FUNCTION_OUTPUT, _FUNCTION_NODE, _FUNCTION_VALUE = (chr(number << 3 | 2) for number in (4, 5, 7, 12))
 _MODEL_GRAPH = chr(7 << 3 | 2)
 _CHECKED = frozenset({onnx.TensorProto.FLOAT6E2M3, onnx.TensorProto.FLOAT6E3M2})
 """Types of tensors whose bytes onnx_ir looks at before it writes them."""
+_WIDE = 32
+"""Inputs of a node from which on joining them at once is faster; what is added one by one is copied each time."""
 _TOGETHER = 256
 """How many nodes are made bytes at once: what they need meanwhile fits the processor's caches."""
 
@@ -67,51 +71,70 @@ def model_bytes(model: ir.Model) -> list[bytes]:
         raise Uncommon
     writer = _Writer()
     try:
-        nodes, infos = writer.nodes(model.graph)
+        nodes, infos = writer.nodes(model.graph, _IN_GRAPH)
         weights, of_weights = writer.initializers(model.graph)
+        functions = [part for function in model.functions.values() for part in writer.function(function)]
     except (AttributeError, TypeError, ValueError, serde.SerdeError) as error:
         raise Uncommon from error  # not a valid model: onnx_ir says why
     head = onnx.GraphProto(name=rest.graph.name) if rest.graph.name else onnx.GraphProto()
     tail = onnx.GraphProto(metadata_props=rest.graph.metadata_props)
     for field in ("name", "metadata_props"):
         rest.graph.ClearField(field)
-    behind = onnx.ModelProto(
-        opset_import=rest.opset_import,
-        metadata_props=rest.metadata_props,
-        functions=rest.functions,
-        configuration=rest.configuration,
-    )
+    behind = onnx.ModelProto(opset_import=rest.opset_import, metadata_props=rest.metadata_props)
+    last = onnx.ModelProto(configuration=rest.configuration)
     parts = [*nodes, _bytes(head), *weights, _bytes(rest.graph), of_weights, *infos, _bytes(tail)]
-    for field in ("graph", "opset_import", "metadata_props", "functions", "configuration"):
+    for field in ("graph", "opset_import", "metadata_props", "configuration"):
         rest.ClearField(field)
     length = sum(map(len, parts))
-    return [_bytes(rest), _as_bytes([_MODEL_GRAPH, _LENGTHS[length]]), *parts, _bytes(behind)]
+    return [_bytes(rest), _as_bytes([_MODEL_GRAPH, _LENGTHS[length]]), *parts, _bytes(behind), *functions, _bytes(last)]
 
 
 def _without_contents(model: ir.Model) -> ir.Model:
-    """The model's all, but for the nodes and the initializers of its main graph."""
-    graph = model.graph
-    view = ir.GraphView(
-        graph.inputs,
-        graph.outputs,
-        nodes=(),
-        doc_string=graph.doc_string,
-        opset_imports=graph.opset_imports,
-        name=graph.name,
-        metadata_props=graph.metadata_props,
-    )
+    """The model's all, but for functions and for the nodes and the initializers of its main graph."""
     return ir.Model(
-        view,  # pyright: ignore[reportArgumentType] - onnx_ir documents that a view can be a model's graph
+        _without_nodes(model.graph, model.graph.inputs, model.graph.outputs),
         ir_version=model.ir_version,
         producer_name=model.producer_name,
         producer_version=model.producer_version,
         domain=model.domain,
         model_version=model.model_version,
         doc_string=model.doc_string,
-        functions=tuple(model.functions.values()),
         metadata_props=model.metadata_props,
         device_configurations=model.device_configurations,
     )
+
+
+def _without_nodes(graph: ir.Graph, inputs: Sequence[ir.Value] = (), outputs: Sequence[ir.Value] = ()) -> ir.Graph:
+    view = ir.GraphView(
+        inputs,
+        outputs,
+        nodes=(),
+        doc_string=graph.doc_string,
+        opset_imports=graph.opset_imports,
+        name=graph.name,
+        metadata_props=graph.metadata_props,
+    )
+    # onnx_ir documents that a view can be a model's graph; a function's, too, as far as it is serialized here.
+    return cast("ir.Graph", view)
+
+
+@dataclass(frozen=True)
+class _Home:
+    """Where nodes and values are written.
+
+    Attributes:
+        node: the number of the field of a node.
+        value: the number of the field of what is known of a value.
+        declares_outputs: what is known of outputs is told elsewhere.
+    """
+
+    node: str
+    value: str
+    declares_outputs: bool
+
+
+_IN_GRAPH = _Home(_GRAPH_NODE, _GRAPH_VALUE, declares_outputs=True)
+_IN_FUNCTION = _Home(_FUNCTION_NODE, _FUNCTION_VALUE, declares_outputs=False)
 
 
 class _Writer:
@@ -127,21 +150,22 @@ class _Writer:
         self._of_nodes = _Metadata(_NODE_METADATA)
         self._of_values = _Metadata(_VALUE_METADATA)
 
-    def nodes(self, graph: ir.Graph) -> tuple[list[bytes], list[bytes]]:
-        """The fields of a graph that hold its nodes, and those that hold what is known of their outputs."""
+    def nodes(self, graph: ir.Graph | ir.Function, home: _Home) -> tuple[list[bytes], list[bytes]]:
+        """The fields that hold the nodes of a graph, and those that hold what is known of their outputs."""
         nodes: list[bytes] = []
         infos: list[bytes] = []
         remaining = iter(graph)
         while batch := list(islice(remaining, _TOGETHER)):
-            written, known = self._batch(batch)
+            written, known = self._batch(batch, home)
             nodes.append(_as_bytes(written))
             infos.append(_as_bytes(known))
         return nodes, infos
 
-    def _batch(self, batch: Iterable[ir.Node]) -> tuple[list[str], list[str]]:
+    def _batch(self, batch: Iterable[ir.Node], home: _Home) -> tuple[list[str], list[str]]:
         """The fields of some nodes, and of what is known of their outputs."""
         names = _Names()  # most are read soon after they are made
         lengths, types, operators = _LENGTHS, self._types, self._operators
+        of_node, of_value, declares_outputs = home.node, home.value, home.declares_outputs
         written: list[str] = []
         infos: list[str] = []
         before: Mapping[str, str] | None = None
@@ -150,8 +174,8 @@ class _Writer:
             inputs, outputs, name, op_type, attributes, doc_string, domain, overload, metadata, devices = _of_node(node)
             if devices:
                 raise Uncommon
-            fields = ""
-            for value in inputs:
+            fields = _many(_NODE_INPUT, inputs) if len(inputs) > _WIDE else ""
+            for value in () if fields else inputs:
                 fields = f"{fields}{_NODE_INPUT}{names['' if value is None else value._name]}"
             for value in _given(outputs) if outputs and outputs[-1]._name == "" else outputs:
                 made, kind, shape, description, props, notes, is_graph_output = _of_value(value)
@@ -159,10 +183,10 @@ class _Writer:
                 fields = f"{fields}{_NODE_OUTPUT}{text}"
                 if type(kind) is not _TensorType or description or props or notes or not made:
                     if kind is not None or shape is not None or description or props or notes:
-                        infos.append(self._info(value))
-                elif not is_graph_output:
+                        infos.append(self._info(value, home))
+                elif not (is_graph_output and declares_outputs):
                     kind = types.get((id(kind._dtype), id(shape))) or self._type(value, kind, shape)
-                    infos.append(f"{_GRAPH_VALUE}{lengths[1 + len(text) + len(kind)]}{_VALUE_NAME}{text}{kind}")
+                    infos.append(f"{of_value}{lengths[1 + len(text) + len(kind)]}{_VALUE_NAME}{text}{kind}")
             if name:
                 text = f"{lengths[len(name)]}{name}" if name.isascii() else _sized(name)
                 fields = f"{fields}{_NODE_NAME}{text}"
@@ -176,7 +200,7 @@ class _Writer:
             if metadata != before:  # those of one module stand together
                 before = metadata
                 described = self._of_nodes.fields(metadata) if metadata else ""
-            fields = f"{_GRAPH_NODE}{lengths[len(fields) + len(rest) + len(described)]}{fields}{rest}"
+            fields = f"{of_node}{lengths[len(fields) + len(rest) + len(described)]}{fields}{rest}"
             written += (fields, described)
         return written, infos
 
@@ -192,8 +216,29 @@ class _Writer:
             tensor.name = value.name
             data = _tensor_bytes(tensor)
             tensors += (_as_bytes([_GRAPH_INITIALIZER, _LENGTHS[len(data)]]), data)
-        infos = [self._info(value, is_initializer=True) for value in values if value.name not in declared]
+        infos = [self._info(value, _IN_GRAPH, is_made=False) for value in values if value.name not in declared]
         return tensors, _as_bytes(infos)
+
+    def function(self, function: ir.Function) -> list[bytes]:
+        """The field of a model that holds a function, in pieces."""
+        nodes, infos = self.nodes(function, _IN_FUNCTION)
+        bare = _without_nodes(function.graph)
+        attributes = tuple(function.attributes.values())
+        rest = serde.serialize_function(
+            ir.Function(function.domain, function.name, function.overload, graph=bare, attributes=attributes)
+        )
+        head = onnx.FunctionProto(name=rest.name) if rest.name else onnx.FunctionProto()
+        names = onnx.FunctionProto(attribute=rest.attribute)
+        tail = onnx.FunctionProto(metadata_props=rest.metadata_props)
+        if rest.overload:
+            tail.overload = rest.overload
+        for field in ("name", "attribute", "overload", "metadata_props"):
+            rest.ClearField(field)
+        signature = [_many(_FUNCTION_INPUT, function.inputs), _many(_FUNCTION_OUTPUT, function.outputs)]
+        known = [self._info(value, _IN_FUNCTION, is_made=False) for value in function.inputs]
+        parts = [_bytes(head), _as_bytes(signature), _bytes(names), *nodes, _bytes(rest), _as_bytes(known), *infos]
+        parts.append(_bytes(tail))
+        return [_as_bytes([_MODEL_FUNCTION, _LENGTHS[sum(map(len, parts))]]), *parts]
 
     def _operator(self, node: ir.Node) -> str:
         """The fields of a node from its operator to its overload."""
@@ -209,12 +254,12 @@ class _Writer:
                 fields.append(_field(number, text))
         return "".join(fields)
 
-    def _info(self, value: ir.Value, *, is_initializer: bool = False) -> str:
-        """What the graph says of a value that a node makes, or of an initializer; empty if nothing."""
+    def _info(self, value: ir.Value, home: _Home, *, is_made: bool = True) -> str:
+        """What is said of a value that a node makes, or of one that is there before; empty if nothing."""
         name, kind, shape, doc_string, metadata, notes, is_graph_output = _of_value(value)
         if notes:
             raise Uncommon  # a quantization annotation may be among them
-        if (is_graph_output and not is_initializer) or not name:
+        if (is_graph_output and is_made and home.declares_outputs) or not name:
             return ""
         if kind is None and shape is None and not metadata and not doc_string:
             return ""
@@ -225,7 +270,7 @@ class _Writer:
             fields += _field(_VALUE_DOC, doc_string)
         if metadata:
             fields += self._of_values.fields(metadata)
-        return f"{_GRAPH_VALUE}{_LENGTHS[len(fields)]}{fields}"
+        return f"{home.value}{_LENGTHS[len(fields)]}{fields}"
 
     def _type(self, value: ir.Value, kind: ir.TypeProtocol, shape: ir.Shape | None) -> str:
         if type(kind) is not ir.TensorType or kind.denotation:
@@ -300,6 +345,7 @@ class _Lengths(dict[int, str]):
 
 
 _LENGTHS = _Lengths()
+_MODEL_FUNCTION = _LENGTHS[25 << 3 | 2]
 
 
 class _Names(dict[str, str]):
@@ -319,6 +365,11 @@ def _sized(text: str) -> str:
 
 def _field(number: str, text: str) -> str:
     return f"{number}{_sized(text)}"
+
+
+def _many(number: str, values: Iterable[ir.Value | None]) -> str:
+    """The names of values, each as a field of its own."""
+    return "".join([_field(number, "" if value is None else cast("str", value._name)) for value in values])
 
 
 def _utf8(text: str) -> str:

@@ -175,9 +175,7 @@ def _unnumbered(part: str) -> str:
     return part if numbered is None else numbered[1]
 
 
-def _event(
-    node: ir.Node, chain: tuple[_Chain, int], read: Sequence[ir.Value], hints: tuple[str | None, ...]
-) -> Event:
+def _event(node: ir.Node, chain: tuple[_Chain, int], read: Sequence[ir.Value], hints: tuple[str | None, ...]) -> Event:
     tails, number = chain
     return Event(
         tails,

@@ -64,6 +64,27 @@ def test_every_field_is_written() -> None:
     assert to_proto(model) == ir.to_proto(model)
 
 
+def test_every_field_of_a_function_is_written() -> None:
+    """Signature, attributes with and without a default, texts, versions, metadata, types also of what it returns."""
+    x, y = ir.val("x", ir.DataType.FLOAT, [2, "n"]), ir.val("y")
+    relu = ir.node("Relu", [x], attributes={"a": ir.RefAttr("a", "slope", ir.AttributeType.FLOAT)}, name="é")
+    wide = ir.Node("", "Sum", [relu.outputs[0], *[y, None] * 40], num_outputs=1, name="wide")
+    relu.outputs[0].name, wide.outputs[0].name = "r" * 200, "sum"
+    wide.outputs[0].type, wide.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([2, "n"])
+    y.metadata_props["k"] = "v"
+    opsets = {"": 20, "d": 1}
+    graph = ir.Graph([x, y], [wide.outputs[0], wide.outputs[0]], nodes=[relu, wide], opset_imports=opsets, name="g")
+    graph.doc_string = "why"
+    attributes = [ir.AttrFloat32("alpha", 0.5), ir.Attr("slope", ir.AttributeType.FLOAT, None)]
+    function = ir.Function("d", "f", "of", graph=graph, attributes=attributes)
+    function.metadata_props.update({"z": "1", "a": "2"})
+    empty = ir.Function("d", "nothing", graph=ir.Graph([], [], nodes=[]), attributes=[])
+    model = ir.from_proto(small())
+    for made in (function, empty):
+        model.functions[made.identifier()] = made
+    assert b"".join(model_bytes(model)) == expected(model)
+
+
 def _annotation(model: ir.Model) -> None:
     model.graph[0].outputs[0].meta["quant_parameter_tensor_names"] = {"SCALE_TENSOR": "w"}
 
