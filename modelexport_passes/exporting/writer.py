@@ -50,6 +50,7 @@ _KEY, _VALUE = (chr(number << 3 | 2) for number in range(1, 3))
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_VALUE = (chr(number << 3 | 2) for number in (1, 5, 13))
 _FUNCTION_INPUT, _FUNCTION_OUTPUT, _FUNCTION_NODE, _FUNCTION_VALUE = (chr(number << 3 | 2) for number in (4, 5, 7, 12))
 _MODEL_GRAPH = chr(7 << 3 | 2)
+_INT = frozenset({int})
 _CHECKED = frozenset({onnx.TensorProto.FLOAT6E2M3, onnx.TensorProto.FLOAT6E3M2})
 """Types of tensors whose bytes onnx_ir looks at before it writes them."""
 _WIDE = 32
@@ -397,7 +398,7 @@ def _tensor_bytes(tensor: ir.TensorProtocol) -> bytes:
 
 def _sizes(shape: ir.Shape | None) -> tuple[int | ir.SymbolicDim, ...] | None:
     """The sizes that are all that there is to a shape; None if there is more."""
-    if shape is None or any(type(size) is not int or shape.get_denotation(at) for at, size in enumerate(shape)):
+    if shape is None or any(shape._denotations) or not _INT.issuperset(map(type, shape._dims)):
         return None
     return shape.dims
 

@@ -87,6 +87,8 @@ def weight_kind(wire: Wire) -> Key:
 
 def common_kinds(first: Sequence[Kind], second: Sequence[Kind]) -> list[Kind] | None:
     """What is known of values that are both; None if two known facts contradict each other."""
+    if first == second:
+        return [*first]
     common: list[Kind] = []
     for (dtype, rank), (other_dtype, other_rank) in zip(first, second, strict=True):
         if None not in (dtype, other_dtype) and dtype != other_dtype:

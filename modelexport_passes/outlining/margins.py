@@ -9,7 +9,7 @@ a function: what all of them have stays in it, and the rest moves in front of th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -100,13 +100,28 @@ def find_margin(regions: Iterable[Region], bodies: Bodies, *, through_shapes: bo
     return Margin(front, back)
 
 
+def work_of(items: Iterable[Item], bodies: Bodies) -> Hashable:
+    """How often each operation and call is there that is a layer's work whatever it takes: no margin has any."""
+    work = Counter([bodies.item_key(item) for item in items if not (isinstance(item, Op) and _may_be_light(item))])
+    return frozenset(work.items())
+
+
+def computes_shapes(items: Iterable[Item]) -> bool:
+    """Whether `find_margin` may find more through shapes."""
+    return any(isinstance(item, Op) and item.node.op_type == "Shape" for item in items)
+
+
+def _may_be_light(op: Op) -> bool:
+    return op.node.op_type in _LIGHT and op.node.domain in ("", "ai.onnx")
+
+
 def _light(items: Sequence[Item]) -> set[int]:
     """Positions of the operations that are no layer's work."""
     light: set[int] = set()
     folded: set[Wire] = set()  # made of constants alone
     weights: set[Wire] = set()  # among these, what another layer's optimizer may have folded to a weight
     for at, item in enumerate(items):
-        if not isinstance(item, Op) or item.node.op_type not in _LIGHT or item.node.domain not in ("", "ai.onnx"):
+        if not (isinstance(item, Op) and _may_be_light(item)):
             continue
         takes_weight = any(wire in weights or (wire.is_weight and not _is_table(wire)) for wire in item.reads)
         if all(wire in folded or _is_folded(wire) for wire in item.reads):

@@ -64,8 +64,13 @@ def name_formals(columns: Sequence[Column], body: Region, names: Names, state: S
     """
     known = {column: named for column in columns if (named := state.of_input(column)) is not None}
     activations = [column for column in columns if column not in known and not _is_weight(column)]
+    others = {*known, *activations}
     weights = sorted(
-        ((weight_name(column[0], body.frames), at, column) for at, column in enumerate(columns) if _is_weight(column)),
+        [
+            (weight_name(column[0], body.frames), at, column)
+            for at, column in enumerate(columns)
+            if column not in others
+        ],
         key=lambda item: (_natural(item[0]), item[1]),
     )
     formals = [Formal(names.take(f"input_{at}"), column) for at, column in enumerate(activations)]
@@ -82,7 +87,10 @@ def _is_weight(column: Column) -> bool:
 def weight_name(wire: Wire, module: Frames) -> str:
     """A weight's name inside a module: the parameter's own, else where it is used (``query.weight``)."""
     path = module[-1].path
-    for name in (str(wire.value.name), *_folded_from(wire.value)):
+    local = local_name(str(wire.value.name), path)
+    if local is not None:
+        return local
+    for name in _folded_from(wire.value):
         local = local_name(name, path)
         if local is not None:
             return local

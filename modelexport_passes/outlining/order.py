@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from modelexport_passes.outlining.canonical import Kind, common_kinds, kind_of
 from modelexport_passes.outlining.flow import Op
-from modelexport_passes.outlining.margins import OUTSIDE, Body, Leaving, Margin, find_margin, keep_common, read_body
+from modelexport_passes.outlining.margins import (
+    OUTSIDE,
+    Body,
+    Leaving,
+    Margin,
+    find_margin,
+    keep_common,
+    read_body,
+    work_of,
+)
 
 if TYPE_CHECKING:
     from modelexport_passes.outlining.layout import Item
@@ -90,10 +99,13 @@ def _unite(keys: Sequence[Hashable], alike: Alike, bodies: Bodies) -> list[Hasha
 
 def _unite_but_for_margins(keys: Sequence[Hashable], alike: Alike, bodies: Bodies, moved: Moved) -> list[Hashable]:
     """Unite those of one class that differ in their margins; returns the keys that are left."""
+    by_work: dict[Hashable, list[Hashable]] = defaultdict(list)
+    for key in keys:
+        by_work[work_of(bodies.layout[alike[key][0]], bodies)].append(key)
     numbers: dict[Hashable, int] = {}
     found: dict[Hashable, list[_Member]] = defaultdict(list)
-    left: list[Hashable] = []
-    for key in keys:
+    left = [same[0] for same in by_work.values() if len(same) == 1]
+    for key in (key for same in by_work.values() if len(same) > 1 for key in same):
         margin = find_margin(alike[key], bodies)
         items = bodies.layout[alike[key][0]]
         order, form = canonical_form(items, margin.all, bodies, numbers)

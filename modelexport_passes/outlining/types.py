@@ -29,10 +29,13 @@ def common_shape(values: Sequence[ir.Value]) -> ir.Shape | None:
     """The shape that all these values have; a dimension in which they differ is unknown. None if ranks differ."""
     shapes = [value.shape for value in values]
     first = shapes[0]
-    if first is None or any(shape is None or shape.rank() != first.rank() for shape in shapes):
+    if first is None:
         return None
-    if all(shape == first for shape in shapes[1:]):
+    known = first.dims
+    if all(shape is not None and shape.dims == known for shape in shapes):
         return first.copy()
+    if any(shape is None or shape.rank() != first.rank() for shape in shapes):
+        return None
     columns = zip(*(shape for shape in shapes if shape is not None), strict=True)
     return ir.Shape([dims[0] if all(dim == dims[0] for dim in dims) else None for dims in columns])
 

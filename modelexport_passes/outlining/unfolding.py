@@ -19,7 +19,7 @@ from modelexport_passes.outlining.canonical import is_constant
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.known_values import KnownValues
 from modelexport_passes.outlining.layout import Edges, Item, topological_order
-from modelexport_passes.outlining.margins import find_margin
+from modelexport_passes.outlining.margins import computes_shapes, find_margin
 from modelexport_passes.outlining.order import Alike, canonical_form
 from modelexport_passes.outlining.regions import Region, kind_of_call
 from modelexport_passes.scopes.copying import copy_node
@@ -109,6 +109,8 @@ def unfold(alike: Alike, bodies: Bodies, known: KnownValues) -> bool:
 
 def _like_members(several: Sequence[list[Region]], bodies: Bodies) -> list[list[_Member]]:
     """Put those together that are equal in what is compared, if any of them computes shapes inside."""
+    if not any(computes_shapes(bodies.layout[regions[0]]) for regions in several):
+        return []
     fronts = [find_margin(regions, bodies, through_shapes=True).front for regions in several]
     inner = [front - find_margin(regions, bodies).front for regions, front in zip(several, fronts, strict=True)]
     numbers: dict[Hashable, int] = {}

@@ -162,8 +162,9 @@ def _weights(model: ir.Model) -> Iterator[Problem]:
             continue
         if value.dtype is not None and value.dtype != tensor.dtype:
             yield Problem("weight", where, f"is {value.dtype} and its data is {tensor.dtype}")
-        if value.shape is not None and value.shape.is_static() and value.shape.numpy() != tensor.shape.numpy():
-            yield Problem("weight", where, f"has shape {value.shape} and its data {tensor.shape}")
+        shape = value.shape
+        if shape is not None and shape.dims != tensor.shape.dims and shape.is_static():
+            yield Problem("weight", where, f"has shape {shape} and its data {tensor.shape}")
         if isinstance(tensor, ir.ExternalTensor):
             key = (data_directory(tensor), data_location(tensor))
             end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
