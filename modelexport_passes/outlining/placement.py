@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from modelexport_passes.outlining.flow import Flow, Op, Wire
+from modelexport_passes.outlining.flow import OF_ITS_OWN, Flow, Op, Wire
 from modelexport_passes.outlining.regions import Region, kind_of_call, lowest_common
 from modelexport_passes.randomness import draws_random_numbers
 from modelexport_passes.scopes.copying import copy_facts
@@ -173,7 +173,10 @@ def _embed_initializers(ops: Iterable[Op], root: Region) -> list[Op]:
             if wire.is_embeddable:
                 wires[wire] = None
     embedded: list[Op] = []
-    for wire in wires:
+    for number, wire in enumerate(wires):
+        tensor = wire.value.const_value
+        assert tensor is not None  # is_embeddable
+        value = ir.AttrTensor("value", tensor)
         by_region: dict[Region, list[Op]] = {}
         for reader in wire.readers:
             if reader.withdrawn:
@@ -182,8 +185,9 @@ def _embed_initializers(ops: Iterable[Op], root: Region) -> list[Op]:
         for region, readers in by_region.items():
             if region is root:
                 continue
-            op = Op(_constant_node(wire.value), min(reader.order for reader in readers), region, None)
+            op = Op(_constant_node(wire.value, value), min(reader.order for reader in readers), region, None)
             op.constant = True
+            op.kind = OF_ITS_OWN - 1 - number  # those of operations that the graph has are above
             own = Wire(op.node.outputs[0], op)
             own.readers = readers
             for reader in dict.fromkeys(readers):
@@ -196,10 +200,8 @@ def _embed_initializers(ops: Iterable[Op], root: Region) -> list[Op]:
     return embedded
 
 
-def _constant_node(value: ir.Value) -> ir.Node:
-    tensor = value.const_value
-    assert tensor is not None  # is_embeddable
-    node = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], name=f"Constant_{value.name}")
+def _constant_node(value: ir.Value, attribute: ir.Attr) -> ir.Node:
+    node = ir.Node("", "Constant", [], [attribute], name=f"Constant_{value.name}")
     copy_facts(value, node.outputs[0])
     return node
 
