@@ -10,10 +10,11 @@ parameters that its operations read.
 
 from __future__ import annotations
 
+import functools
 import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -105,8 +106,8 @@ def scopes_from_names(
             events[node] = _event(node, chain, owners.read(node), hints)
             owned.append(read)
     root, innermost = call_tree(list(events.values()))
-    resolution = _Resolution(modules, owned)
-    resolution.resolve(root, {} if traced is None else paths_by_trace(root, traced, tail))
+    resolution = _Resolution(root, modules, owned)
+    resolution.resolve({} if traced is None else paths_by_trace(root, traced, tail))
     strangers = contradicted_calls(list(events), innermost, resolution.paths, resolution.unconfirmed, owners)
     moved = given_to_callers(strangers, innermost)
     paths = resolution.paths
@@ -235,7 +236,8 @@ class _Chains:
 class _Resolution:
     """Which module each call is a call of, from the root down."""
 
-    def __init__(self, modules: ModuleNames, owners: Sequence[Sequence[str]]) -> None:
+    def __init__(self, root: Call, modules: ModuleNames, owners: Sequence[Sequence[str]]) -> None:
+        self._root = root
         self._modules = modules
         self._owners = owners
         self.paths: dict[Call, str] = {}
@@ -243,8 +245,9 @@ class _Resolution:
         self.unconfirmed: dict[Call, Sequence[str]] = {}
         """Calls whose path is their caller's and their own end, and no more: with the known modules of that end."""
 
-    def resolve(self, root: Call, told: Mapping[Call, str]) -> None:
+    def resolve(self, told: Mapping[Call, str]) -> None:
         """Find the module of each call but those of which it is told."""
+        root = self._root
         self.paths[root] = ""
         self.sources[root] = Source.NAME
         for call in root.walk():
@@ -264,9 +267,9 @@ class _Resolution:
         key = call.key
         direct = _direct(parent, key)
         known = self._modules.with_tail(key)
-        if len(known) == 1 and (self._modules.complete or self._modules.below(parent, key)):
-            return known[0], Source.NAME
         is_known = direct in self._modules.classes and tail(direct) == key
+        if len(known) == 1 and (self._modules.complete or self._inside(call, parent, is_known)):
+            return known[0], Source.NAME
         if self._modules.complete and is_known:
             # A parameter that two modules share has one owner by name; the caller's own module is the one it calls.
             if not self._votes(call)[direct]:
@@ -280,12 +283,26 @@ class _Resolution:
             self.unconfirmed[call] = known
         if is_known or votes:
             return direct, Source.NAME
-        inside = self._modules.below(parent, key)
+        inside = self._inside(call, parent, is_known)
         if len(inside) == 1:
             return inside[0], Source.NAME
         if inside or (known and self._modules.complete):
             return self._next(call, inside or known), Source.DATAFLOW
         return direct, Source.NAME
+
+    def _inside(self, call: Call, parent: str, is_known: bool) -> Sequence[str]:
+        """The modules below the caller that it may be a call of; ``is_known``: the caller has a known one itself."""
+        inside = self._modules.below(parent, call.key)
+        if self._modules.complete or is_known or not inside:
+            return inside
+        # All that is known here has parameters, and who has them reads them: what reads none is another module.
+        voted = self._votes(call)
+        return [path for path in inside if path in voted or path not in self._claimed]
+
+    @functools.cached_property
+    def _claimed(self) -> Collection[str]:
+        """Modules that a call of their end reads parameters of."""
+        return {path for call in self._root.walk() for path in self._votes(call)}
 
     def _votes(self, call: Call) -> Counter[str]:
         """The modules of a call's tail that hold what its operations read, and how many times they are read."""

@@ -86,6 +86,28 @@ CASES = {
             "layers.1 > layers.1.mlp > layers.1.mlp.fc",
         ],
     ),
+    "a block without names of weights, beside one of its name further down": (
+        [
+            ("/net/layer.0/conv/Conv", "Conv", ("onnx::Conv_8",)),
+            ("/net/layer.1/body/layer.0/norm/Mul", "Mul", ("net.layer.1.body.layer.0.norm.weight",)),
+        ],
+        [
+            "net > net.layer.0 > net.layer.0.conv",
+            "net > net.layer.1 > net.layer.1.body > net.layer.1.body.layer.0 > net.layer.1.body.layer.0.norm",
+        ],
+    ),
+    "the same, beside two": (
+        [
+            ("/net/layer.0/conv/Conv", "Conv", ("onnx::Conv_8",)),
+            ("/net/layer.1/body/layer.0/norm/Mul", "Mul", ("net.layer.1.body.layer.0.norm.weight",)),
+            ("/net/layer.2/body/layer.0/norm/Mul", "Mul", ("net.layer.2.body.layer.0.norm.weight",)),
+        ],
+        [
+            "net > net.layer.0 > net.layer.0.conv",
+            "net > net.layer.1 > net.layer.1.body > net.layer.1.body.layer.0 > net.layer.1.body.layer.0.norm",
+            "net > net.layer.2 > net.layer.2.body > net.layer.2.body.layer.0 > net.layer.2.body.layer.0.norm",
+        ],
+    ),
     "quantized": (
         [
             ("/q/Add", "Add", ("q.bias",)),
