@@ -23,8 +23,8 @@ from modelexport_passes.randomness import draws_random_numbers
 
 Array = npt.NDArray[Any]
 
-_LIMIT = 64
-"""Elements of the largest tensor whose content is followed: shapes, axes and pads are smaller."""
+_LIMIT = 65536
+"""Elements of the largest tensor whose content is followed: shapes and axes, and distances of 256 by 256 positions."""
 
 _INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 _COMPUTED = frozenset(

@@ -92,7 +92,7 @@ def find_margin(regions: Iterable[Region], bodies: Bodies, *, through_shapes: bo
     back: set[int] = set()
     for at in range(len(first) - 1, -1, -1):
         item = first[at]
-        moves = at in light and at not in front and isinstance(item, Op) and item.node.op_type in _MOVES
+        moves = at in light and at not in front and is_move(item)
         if moves and needed.isdisjoint(bodies.results_of(item)):
             back.add(at)
         else:
@@ -113,6 +113,11 @@ def computes_shapes(items: Iterable[Item]) -> bool:
 
 def _may_be_light(op: Op) -> bool:
     return op.node.op_type in _LIGHT and op.node.domain in ("", "ai.onnx")
+
+
+def is_move(item: Item) -> bool:
+    """Whether an operation only moves data."""
+    return isinstance(item, Op) and item.node.op_type in _MOVES and item.node.domain in ("", "ai.onnx")
 
 
 def _light(items: Sequence[Item]) -> set[int]:

@@ -19,7 +19,7 @@ from modelexport_passes.outlining.canonical import is_constant
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.known_values import KnownValues
 from modelexport_passes.outlining.layout import Edges, Item, topological_order
-from modelexport_passes.outlining.margins import computes_shapes, find_margin
+from modelexport_passes.outlining.margins import Margin, computes_shapes, find_margin, is_move
 from modelexport_passes.outlining.order import Alike, canonical_form
 from modelexport_passes.outlining.regions import Region, kind_of_call
 from modelexport_passes.scopes.copying import copy_node
@@ -47,7 +47,7 @@ class _Member(NamedTuple):
     Attributes:
         regions: in call order.
         order: positions of what is compared, in canonical order: all but the light work at the front, as if shapes of
-            what the body itself has made were known there.
+            what the body itself has made were known there, and what is moved for its shape alone.
         inner: positions of what computes such shapes.
     """
 
@@ -111,7 +111,7 @@ def _like_members(several: Sequence[list[Region]], bodies: Bodies) -> list[list[
     """Put those together that are equal in what is compared, if any of them computes shapes inside."""
     if not any(computes_shapes(bodies.layout[regions[0]]) for regions in several):
         return []
-    fronts = [find_margin(regions, bodies, through_shapes=True).front for regions in several]
+    fronts = [_front_through_shapes(regions, bodies) for regions in several]
     inner = [front - find_margin(regions, bodies).front for regions, front in zip(several, fronts, strict=True)]
     numbers: dict[Hashable, int] = {}
     found: dict[Hashable, list[_Member]] = defaultdict(list)
@@ -119,6 +119,27 @@ def _like_members(several: Sequence[list[Region]], bodies: Bodies) -> list[list[
         order, form = canonical_form(bodies.layout[regions[0]], front, bodies, numbers)
         found[form].append(_Member(regions, order, computing))
     return list(found.values())
+
+
+def _front_through_shapes(regions: Sequence[Region], bodies: Bodies) -> AbstractSet[int]:
+    """Positions of the light work at the front if shapes were known there, and of what is moved for its shape alone."""
+    margin = find_margin(regions, bodies, through_shapes=True)
+    first, *others = [_moved_for_shapes(region, margin, bodies) for region in regions]
+    return margin.front | first.intersection(*others)
+
+
+def _moved_for_shapes(region: Region, margin: Margin, bodies: Bodies) -> set[int]:
+    """Positions of what moves data that only shapes are taken of: the exporter fused the move into another."""
+    needed = set(bodies.results[region])
+    found: set[int] = set()
+    for at, item in reversed(list(enumerate(bodies.layout[region]))):
+        if at in margin.front:
+            continue
+        if is_move(item) and needed.isdisjoint(bodies.results_of(item)):
+            found.add(at)
+        else:
+            needed.update(wire for wire in bodies.reads_of(item) if wire is not None)
+    return found
 
 
 class _Pairing:

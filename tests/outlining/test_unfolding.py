@@ -49,6 +49,52 @@ def test_what_is_proven_equal_is_computed_in_both() -> None:
     assert "Shape" in [node.op_type for node in model.functions["pkg", "Block", ""]]
 
 
+def test_what_is_moved_for_its_shape_alone_is_part_of_the_shape() -> None:
+    """An exporter fuses a Transpose with the next one, and leaves it where a shape is taken of it."""
+    text = FOLDED.replace("s = Shape(d)", "t = Transpose <perm = [1, 0]> (d)  s = Shape(t)")
+    text = text.replace("int64[1] {0}", "int64[1] {1}")
+    model = outlined(text, SCOPES | {"t": SECOND})
+    assert set(function_calls(model)) == {"Block"}
+    assert len(model.graph) == 2
+
+
+def test_a_table_of_distances_is_computed_in_both() -> None:
+    """A constant of as many elements as pairs of positions is followed as shapes are."""
+    rows = 10
+    distances = ", ".join(str(row - column) for row in range(rows) for column in range(rows))
+    size = f"float[{rows},{rows}]"
+    text = f"""
+    g ({size} x) => ({size} y) {{
+        a = MatMul(x, x)
+        k = Constant <value = int64[{rows},{rows}] {{{distances}}}> ()
+        b = Cast <to = 1> (k)
+        c = Mul(a, b)
+        m = Softmax(c)
+        d = MatMul(m, m)
+        s = Shape(d)
+        i = Constant <value = int64 {{0}}> ()
+        n = Gather(s, i)
+        o = Constant <value = int64 {{1}}> ()
+        q = Range(i, n, o)
+        u = Constant <value = int64[1] {{1}}> ()
+        r = Unsqueeze(q, u)
+        e = Sub(r, q)
+        f = Cast <to = 1> (e)
+        h = Mul(d, f)
+        y = Softmax(h)
+    }}
+    """
+    scopes = dict.fromkeys("akbcm", FIRST) | dict.fromkeys("dsinoqurefhy", SECOND)
+    inputs = {"x": np.linspace(0, 1, rows * rows, dtype=np.float32).reshape(rows, rows)}
+    model = scoped(text, scopes)
+    before, kept = run(model, inputs), fingerprint(model)
+    mx.Outline()(model)
+    assert set(function_calls(model)) == {"Block"}
+    assert run(model, inputs) == before
+    mx.Inline()(model)
+    assert fingerprint(model) == kept
+
+
 def test_an_initializer_comes_back_as_one() -> None:
     """An optimizer folds shapes to initializers."""
     text = FOLDED.replace("k = Constant <value = int64[3] {2, 3, 1}> ()", "")
