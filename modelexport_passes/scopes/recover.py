@@ -21,7 +21,7 @@ from modelexport_passes.scopes.scope import (
     Scope,
     Source,
     format_scope,
-    parse_scope,
+    parse_source,
     scope_of,
     set_scope,
 )
@@ -159,7 +159,7 @@ def scope_stats(nodes: Iterable[ir.Node]) -> ScopeStats:
         unknown = [node.name or f"<unnamed {node.op_type}>" for node in nodes if SCOPE_KEY not in node.metadata_props]
     by_source: Counter[Source] = Counter()
     for text, count in texts.items():
-        by_source[parse_scope(str(text)).source] += count
+        by_source[parse_source(str(text))] += count
     return ScopeStats({source: by_source[source] for source in Source if by_source[source]}, tuple(unknown))
 
 

@@ -179,12 +179,29 @@ def parse_scope(text: str) -> Scope:
     relative = head.startswith(".")
     try:
         source = Source(head.removeprefix("."))
-        frames = tuple(_parse_frame(part) for part in tail.split("/")) if tail else ()
+        frames = _parse_frames(tail) if tail else ()
     except ValueError as error:
         raise ValueError(f"not a scope: {text!r} (expected source|class:path@call/...): {error}") from error
     if not bar or not (frames or relative):
         raise ValueError(f"not a scope: {text!r} (expected source|class:path@call/...)")
     return Scope(frames, source, relative)
+
+
+def parse_source(text: str) -> Source:
+    """How the scope of this text form is known; the rest of it is not looked at.
+
+    Raises:
+        ValueError: there is no such source.
+    """
+    return Source(text.partition("|")[0].removeprefix("."))
+
+
+@functools.lru_cache(maxsize=65536)
+def _parse_frames(text: str) -> tuple[Frame, ...]:
+    # The calls in one have its frames: these are read once for all.
+    above, slash, last = text.rpartition("/")
+    frame = _parse_frame(last)
+    return (*_parse_frames(above), frame) if slash else (frame,)
 
 
 @functools.lru_cache(maxsize=16384)

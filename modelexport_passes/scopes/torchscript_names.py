@@ -99,12 +99,12 @@ def scopes_from_names(
     owned: list[list[str]] = []
     own = _Own(parts, owners, modules)
     for node, told in parts.items():
-        read = owners.of(node)
-        chain = chains.read(told, read)
+        read = owners.read(node)
+        of_modules = owners.of(node) if read else []
+        chain = chains.read(told, of_modules)
         if chain is not None:
-            hints = own.hints(node, chain[0]) if read else ()
-            events[node] = _event(node, chain, owners.read(node), hints)
-            owned.append(read)
+            events[node] = _event(node, chain, read, own.hints(node, chain[0]) if of_modules else ())
+            owned.append(of_modules)
     root, innermost = call_tree(list(events.values()))
     resolution = _Resolution(root, modules, owned)
     resolution.resolve({} if traced is None else paths_by_trace(root, traced, tail))
@@ -114,11 +114,14 @@ def scopes_from_names(
     numbers = {} if traced is None else numbers_by_trace(root, paths, traced)
     merged = merged_calls(list(events), innermost, root, paths) if traced is None else {}
     framed = call_frames(root, innermost, paths, modules.classes, merged, numbers)
-    told_by = (
-        Source.DATAFLOW if concluded or index in moved else resolution.sources[innermost[index]]
-        for index, (_, concluded) in enumerate(framed)
-    )
-    return {node: Scope(frames, source) for node, (frames, _), source in zip(events, framed, told_by, strict=True)}
+    made: dict[tuple[Call, bool], Scope] = {}  # operations of a call share their scope
+    scopes: dict[ir.Node, Scope] = {}
+    for index, (node, call, (frames, concluded)) in enumerate(zip(events, innermost, framed, strict=True)):
+        key = call, concluded or index in moved
+        if key not in made:
+            made[key] = Scope(frames, Source.DATAFLOW if key[1] else resolution.sources[call])
+        scopes[node] = made[key]
+    return scopes
 
 
 def _all_parts(nodes: Iterable[ir.Node], modules: ModuleNames, prefix: str) -> dict[ir.Node, _Chain]:
@@ -147,7 +150,7 @@ class _Own:
         self._owners = owners
         self._modules = modules
         self._place: dict[ir.Value, _Chain | None] = {}  # None where several read it
-        self._told: dict[tuple[tuple[str, ...], _Chain], tuple[str | None, ...]] = {}
+        self._told: dict[tuple[str, ...], dict[str, str | None]] = {}
         for node, told in parts.items():
             read = owners.read(node)
             if read:
@@ -161,14 +164,16 @@ class _Own:
         owners = tuple(owner for value in read if (owner := self._owners.owner(value)) is not None)
         if not owners:
             return ()
-        key = owners, tails
-        if key not in self._told:
-            self._told[key] = tuple(self._hint(owners, part) for part in tails)
-        return self._told[key]
+        told = self._told.get(owners)
+        if told is None:
+            told = self._told[owners] = self._by_end(owners)
+        return tuple(map(told.get, tails))
 
-    def _hint(self, owners: Sequence[str], part: str) -> str | None:
-        found = {path for owner in owners for end, path in self._modules.ends(owner) if end == part}
-        return found.pop() if len(found) == 1 else None
+    def _by_end(self, owners: Iterable[str]) -> dict[str, str | None]:
+        found: dict[str, str | None] = {}
+        for end, path in (told for owner in owners for told in self._modules.ends(owner)):
+            found[end] = path if found.get(end, path) == path else None
+        return found
 
 
 def _unnumbered(part: str) -> str:
