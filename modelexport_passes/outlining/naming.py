@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import onnx_ir as ir
 
-from modelexport_passes.outlining.flow import Wire
+from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.margins import is_view_of_weight
 from modelexport_passes.outlining.regions import Frames, Region
 from modelexport_passes.outlining.sharing import Column
@@ -57,7 +58,26 @@ def _identifier(text: str) -> str:
     return f"_{name}" if not name or name[0].isdigit() else name
 
 
-def name_formals(columns: Sequence[Column], body: Region, names: Names, state: State) -> list[Formal]:
+class FirstReaders:
+    """The first operation that reads a wire, in a module call and anywhere. Every layer may read one wire."""
+
+    def __init__(self) -> None:
+        self._known: dict[Wire, dict[Frames, Op]] = {}
+
+    def of(self, wire: Wire, module: Frames) -> Op | None:
+        """The first in this call, or the first of all where it has none; None if nothing reads the wire."""
+        known = self._known.get(wire)
+        if known is None:
+            known = self._known[wire] = {}
+            for reader in sorted(wire.readers, key=attrgetter("order")):
+                for depth in range(len(reader.frames) + 1):
+                    known.setdefault(reader.frames[:depth], reader)
+        return known.get(module) or known.get(())
+
+
+def name_formals(
+    columns: Sequence[Column], body: Region, names: Names, state: State, readers: FirstReaders
+) -> list[Formal]:
     """Order and name the inputs: activations in order of use, then constants, then state, then weights by local name.
 
     State is in the order of the graph's inputs, and has their names without the number of the layer.
@@ -67,7 +87,7 @@ def name_formals(columns: Sequence[Column], body: Region, names: Names, state: S
     others = {*known, *activations}
     weights = sorted(
         [
-            (weight_name(column[0], body.frames), at, column)
+            (weight_name(column[0], body.frames, readers), at, column)
             for at, column in enumerate(columns)
             if column not in others
         ],
@@ -84,7 +104,7 @@ def _is_weight(column: Column) -> bool:
     return all(wire.is_weight or is_view_of_weight(wire) for wire in column)
 
 
-def weight_name(wire: Wire, module: Frames) -> str:
+def weight_name(wire: Wire, module: Frames, readers: FirstReaders) -> str:
     """A weight's name inside a module: the parameter's own, else where it is used (``query.weight``)."""
     path = module[-1].path
     local = local_name(str(wire.value.name), path)
@@ -94,7 +114,7 @@ def weight_name(wire: Wire, module: Frames) -> str:
         local = local_name(name, path)
         if local is not None:
             return local
-    reader = min(wire.readers, key=lambda reader: (reader.frames[: len(module)] != module, reader.order), default=None)
+    reader = readers.of(wire, module)
     where = reader.frames[-1].path if reader is not None and reader.frames else ""
     return f"{where[len(path) + 1 :]}.weight" if where.startswith(path + ".") else "weight"
 

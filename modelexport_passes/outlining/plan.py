@@ -13,7 +13,7 @@ from modelexport_passes.outlining.explain import NearMiss, near_misses
 from modelexport_passes.outlining.flow import Op, read_graph
 from modelexport_passes.outlining.known_values import KnownValues
 from modelexport_passes.outlining.layout import Obstacle, dissolve, lay_out
-from modelexport_passes.outlining.naming import Formal, function_identity, name_formals
+from modelexport_passes.outlining.naming import FirstReaders, Formal, function_identity, name_formals
 from modelexport_passes.outlining.placement import repair
 from modelexport_passes.outlining.regions import Frames, Region, Selection, find_regions
 from modelexport_passes.outlining.sharing import Bodies, Group, Likeness, share
@@ -212,6 +212,7 @@ def _name_functions(bodies: Bodies, taken: Collection[tuple[str, str]], state: S
         names.setdefault(domain, Names()).take(name)
     plans: list[FunctionPlan] = []
     planned: set[Group] = set()
+    readers = FirstReaders()
     for region in bodies.in_call_order():
         group = bodies.group_of[region]
         if group in planned:
@@ -221,7 +222,7 @@ def _name_functions(bodies: Bodies, taken: Collection[tuple[str, str]], state: S
         results = settle_results(group, bodies, state)
         renamed = {str(wire.value.name) for wire in bodies.results[group.body][::-1][: len(results)]}
         inside = Names(bodies.value_names(bodies.layout[group.body]) - renamed)
-        formals = name_formals(group.columns, group.body, inside, state)
+        formals = name_formals(group.columns, group.body, inside, state, readers)
         made = dict(zip(local_names(results, inside), results, strict=True))
         pairs = pair({formal.name: formal.state for formal in formals if formal.state}, made)
         unique = names.setdefault(domain, Names()).take(name)
