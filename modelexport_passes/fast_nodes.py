@@ -248,6 +248,23 @@ def drop_users(values: Iterable[ir.Value], nodes: Container[ir.Node]) -> None:
             use.node.replace_input_with(use.idx, None)
 
 
+def set_inputs(node: ir.Node, inputs: Sequence[ir.Value | None]) -> None:
+    """Let a node read these values, as many as it read: all of them at once."""
+    if not _FIELDS_ARE_KNOWN or node.device_configurations:
+        for at, (old, value) in enumerate(zip(node.inputs, inputs, strict=True)):
+            if old is not value:
+                node.replace_input_with(at, value)
+        return
+    for at, (old, value) in enumerate(zip(node._inputs, inputs, strict=True)):
+        if old is not value:
+            usage = _new_usage(_Usage, (node, at))
+            if old is not None:
+                del old._uses[usage]
+            if value is not None:
+                value._uses[usage] = None
+    node._inputs = tuple(inputs)
+
+
 def remove_node(graph: ir.Graph, node: ir.Node) -> None:
     """Let a node whose outputs nothing uses be in no graph, and read nothing."""
     if not _FIELDS_ARE_KNOWN or any(value._uses or value._is_graph_output for value in node._outputs):
@@ -257,7 +274,8 @@ def remove_node(graph: ir.Graph, node: ir.Node) -> None:
         if value is not None:
             del value._uses[_new_usage(_Usage, (node, at))]
     node._inputs = (None,) * len(node._inputs)
-    graph.remove(node)
+    node._graph = None
+    graph._nodes.remove(node)
 
 
 def remove_nodes(graph: ir.Graph) -> None:

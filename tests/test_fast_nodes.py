@@ -17,6 +17,7 @@ from modelexport_passes.fast_nodes import (
     make_value,
     remove_node,
     remove_nodes,
+    set_inputs,
     set_type,
 )
 
@@ -225,3 +226,16 @@ assert (fast_nodes.type_of(y), fast_nodes.shape_of(y)) == (y.type, y.shape)
 assert (fast_nodes.type_of(x), fast_nodes.shape_of(x)) == (None, None)
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_new_inputs_are_used_and_old_ones_are_not(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stays is used as before, in its place among the users; what is left out may come and go."""
+    monkeypatch.setattr(fast_nodes, "_FIELDS_ARE_KNOWN", known)
+    x, y = ir.Value(name="x"), ir.Value(name="y")
+    node = ir.Node("", "Op", [x, y, None, x])
+    other = ir.Node("", "Other", [x])
+    set_inputs(node, [x, x, y, None])
+    assert node.inputs == (x, x, y, None)
+    assert [(use.node, use.idx) for use in x.uses()] == [(node, 0), (other, 0), (node, 1)]
+    assert [(use.node, use.idx) for use in y.uses()] == [(node, 2)]

@@ -15,6 +15,7 @@ from modelexport_passes.fast_nodes import insert_nodes, remove_node
 from modelexport_passes.inlining.inside import record_differences, scopes_at_calls
 from modelexport_passes.inlining.instantiate import Instantiation
 from modelexport_passes.inlining.originals import Originals
+from modelexport_passes.inlining.results import Results
 from modelexport_passes.inlining.site import Instance, Site
 from modelexport_passes.scopes.ledger import Ledger, read_ledger, write_ledger
 from modelexport_passes.scopes.scope import Scope, Source, scope_of, set_scope
@@ -137,7 +138,7 @@ def _drop_unused(graph: ir.Graph, stand_ins: Sequence[ir.Node]) -> None:
     """Where the constants are back, nothing reads what computed them."""
     for node in reversed(stand_ins):
         if not any(value.uses() or value.is_graph_output() for value in node.outputs):
-            graph.remove(node, safe=True)
+            remove_node(graph, node)
 
 
 def _value_names(graph: ir.Graph) -> Iterable[str]:
@@ -154,18 +155,21 @@ def _node_names(graph: ir.Graph) -> Iterable[str]:
 
 def _inline_in(graph: ir.Graph, instantiation: Instantiation, site: Site) -> None:
     """Replace the calls directly in a graph, and in the bodies that its nodes own."""
+    results = Results(graph)
     for node in list(graph):
         if node.op_identifier() in instantiation.functions and instantiation.wants(scope_of(node)):
-            _replace(graph, node, instantiation, site)
+            results.arrive(node)
+            insert_nodes(graph, _written_out(node, instantiation, site, results), before=node)
+            results.leave(node)
             continue
         for inner in subgraphs_of(node):
             _inline_in(inner, instantiation, Site(site.names, site.node_names, None, site.inside))
+    results.settle()
 
 
-def _replace(graph: ir.Graph, node: ir.Node, instantiation: Instantiation, site: Site) -> None:
-    results = list(node.outputs)
-    names = [value.name for value in results]
-    outputs_of_graph = {value for value in results if value.is_graph_output()}
+def _written_out(node: ir.Node, instantiation: Instantiation, site: Site, results: Results) -> list[ir.Node]:
+    names = [value.name for value in node.outputs]
+    outputs_of_graph = {value for value in node.outputs if value.is_graph_output()}
     instance = instantiation.call(
         node,
         node.op_identifier(),
@@ -177,13 +181,12 @@ def _replace(graph: ir.Graph, node: ir.Node, instantiation: Instantiation, site:
         prefix=node.name or node.op_type,
     )
     nodes = list(instance.nodes)
-    for at, old in enumerate(results):
+    for at, old in enumerate(node.outputs):
         new = _result_value(at, old, instance, nodes, outputs_of_graph, node)
         if new is not None:
-            old.replace_all_uses_with(new, replace_graph_outputs=True)
+            results.replace(old, new)
     retag(nodes[len(instance.nodes) :], instantiation.tags)
-    insert_nodes(graph, nodes, before=node)
-    remove_node(graph, node)
+    return nodes
 
 
 def _result_value(

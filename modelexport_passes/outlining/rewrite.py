@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
-from modelexport_passes.fast_nodes import drop_users, insert_nodes, own_type, remove_nodes
+from modelexport_passes.fast_nodes import drop_users, insert_nodes, own_type, remove_nodes, set_inputs
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.naming import local_name
@@ -167,14 +167,13 @@ class _Body:
         return wire.value if self._slots is None else next(self._slots)
 
     def _place(self, op: Op) -> ir.Node:
+        inputs = [None if wire is None else self._read(wire) for wire in op.ins]
         if op.copy_of is None:
             node = op.node
-            for at, wire in enumerate(op.ins):
-                if wire is not None and (value := self._read(wire)) is not node.inputs[at]:
-                    node.replace_input_with(at, value)
+            if tuple(inputs) != node.inputs:
+                set_inputs(node, inputs)
             self._recapture(op)
         else:
-            inputs = [None if wire is None else self._read(wire) for wire in op.ins]
             node = copy_node(op.node, inputs)
         if op.is_added:
             for value in node.outputs:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping
 
 import onnx_ir as ir
 
@@ -31,9 +32,10 @@ def check_functions(model: ir.Model) -> list[Problem]:
         found += _imports(model, function)
         found += _outputs(function)
         found += _attributes(function)
-    found += _calls(model, model.graph, "the main graph", model.graph.opset_imports)
+    domains = {function.domain for function in model.functions.values()} - _OPERATOR_DOMAINS
+    found += _calls(model, domains, model.graph, "the main graph", model.graph.opset_imports)
     for function in model.functions.values():
-        found += _calls(model, function.graph, place_of(function), function.opset_imports)
+        found += _calls(model, domains, function.graph, place_of(function), function.opset_imports)
     found += _nesting(model)
     return found
 
@@ -61,8 +63,8 @@ def _outputs(function: ir.Function) -> Iterator[Problem]:
         if output in inputs:
             text = f"returns its input {output.name!r} unchanged; onnxruntime refuses to load that"
             yield Problem("function-output", where, text)
-    names = [output.name for output in function.outputs]
-    for name in sorted({name or "" for name in names if names.count(name) > 1}):
+    counts = Counter(output.name or "" for output in function.outputs)
+    for name in sorted(name for name, count in counts.items() if count > 1):
         yield Problem("function-output", where, f"returns {name!r} twice")
 
 
@@ -74,8 +76,9 @@ def _attributes(function: ir.Function) -> Iterator[Problem]:
                 yield Problem("function-attribute", place_of(function), text, fatal=False)
 
 
-def _calls(model: ir.Model, graph: ir.Graph, where: str, imports: Mapping[str, int]) -> Iterator[Problem]:
-    domains = {function.domain for function in model.functions.values()} - _OPERATOR_DOMAINS
+def _calls(
+    model: ir.Model, domains: Container[str], graph: ir.Graph, where: str, imports: Mapping[str, int]
+) -> Iterator[Problem]:
     for node in owned_nodes(graph):
         # onnx_ir has the short name of the default domain on nodes, and in imports the one that the file has.
         if node.domain not in imports and (node.domain or "ai.onnx") not in imports:
