@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import onnx_ir as ir
 
 from modelexport_passes.fast_nodes import shape_of, type_of
+from modelexport_passes.outlining.flow import Op
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.outlining.sharing import Bodies, Group
+from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 
 _T = TypeVar("_T")
 
@@ -59,8 +61,21 @@ def general_facts(group: Group, bodies: Bodies) -> General:
 
 
 def _values(region: Region, bodies: Bodies) -> list[ir.Value]:
-    """What is made in a body, in order."""
-    return [wire.value for item in bodies.layout[region] for wire in bodies.results_of(item)]
+    """What is made in a body, in order; then what is in the graphs that its operations own."""
+    items = bodies.layout[region]
+    made = [wire.value for item in items for wire in bodies.results_of(item)]
+    for item in items:
+        if isinstance(item, Op) and item.has_bodies:
+            made += _owned_values(item.node)
+    return made
+
+
+def _owned_values(node: ir.Node) -> Iterator[ir.Value]:
+    for owner in owned_nodes([node]):
+        if owner is not node:
+            yield from owner.outputs
+        for graph in subgraphs_of(owner):
+            yield from graph.inputs
 
 
 def _types(values: Sequence[ir.Value]) -> list[object]:

@@ -539,6 +539,30 @@ def test_a_shared_body_says_of_shapes_what_holds_at_every_call() -> None:
             assert [str(dim) for dim in node.outputs[0].shape or ()] == ["None", "3"]
 
 
+def test_graphs_inside_of_a_shared_body_say_of_shapes_what_holds_at_every_call() -> None:
+    """The branches of an If work on other sizes in another call: a runtime refuses a size that is not so."""
+    text = """
+    g (float[2,3] x) => (float[3,2] y) {
+        l = Constant <value = bool {1}> ()
+        a = Tanh(x)
+        b = If (l) <
+            then_branch = t0 () => (float[2,3] p) { o = Neg(a) p = Relu(o) },
+            else_branch = e0 () => (float[2,3] q) { q = Neg(a) }>
+        t = Transpose <perm = [1, 0]> (b)
+        k = Constant <value = bool {1}> ()
+        d = Tanh(t)
+        y = If (k) <
+            then_branch = t1 () => (float[3,2] s) { r = Neg(d) s = Relu(r) },
+            else_branch = e1 () => (float[3,2] u) { u = Neg(d) }>
+    }
+    """
+    scopes = dict.fromkeys("labopq", "/Net/Block.layers.0") | dict.fromkeys("kdyrsu", "/Net/Block.layers.1")
+    model = outlined(text, scopes | {"t": "/Net"})
+    assert set(function_calls(model)) == {"Block"}
+    body = next(node for node in model.functions["pkg", "Block", ""] if node.op_type == "If")
+    assert all(value.shape == ir.Shape([None, None]) for value in body.attributes["then_branch"].as_graph().outputs)
+
+
 # --- selection -------------------------------------------------------------------------------------------------------
 
 
