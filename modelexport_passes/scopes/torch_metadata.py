@@ -88,7 +88,7 @@ def scopes_from_metadata(nodes: Iterable[ir.Node], owners: ParameterOwners) -> d
     root, innermost = call_tree(events)
     paths = _paths(root, events)
     classes |= {path: classes[call.key] for call, path in paths.items() if path not in classes}
-    dropped = dropped_calls(root, told.names) | merged_calls(told.nodes, innermost, root, paths)
+    dropped = dropped_calls(root, _names(told, root, events)) | merged_calls(told.nodes, innermost, root, paths)
     framed = call_frames(root, innermost, paths, classes, dropped)
     # One object for all operations of a call: 100 000 operations have a few hundred.
     shared = {
@@ -126,6 +126,20 @@ def _told(nodes: Iterable[ir.Node]) -> _Told:
         told.frames.append(found)
         told.names.append(name)
     return told
+
+
+def _names(told: _Told, root: Call, events: Sequence[Event]) -> list[str | None]:
+    """The fx nodes that operations were made from, without those of constants that may be of an earlier call.
+
+    Exporters keep one of equal constants, where it was made first: one that stands before all else of a call may have
+    been made in a call that is gone.
+    """
+    names = list(told.names)
+    for call in root.walk():
+        early = list(itertools.takewhile(lambda index: not events[index].ends, call.events))
+        for index in early if len(early) < len(call.events) else ():
+            names[index] = None
+    return names
 
 
 def _events(told: _Told, owners: ParameterOwners) -> list[Event]:

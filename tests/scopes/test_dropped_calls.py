@@ -15,6 +15,7 @@ import modelexport_passes as mx
 from modelexport_passes.scopes.calls import Call
 from modelexport_passes.scopes.recover import recover
 from modelexport_passes.scopes.scope import SCOPE_KEY
+from modelexport_passes.scopes.torch_metadata import NAME_SCOPES
 from modelexport_passes.scopes.traced_calls import TracedCall, numbers_by_trace
 
 
@@ -153,6 +154,19 @@ def test_the_export_knows_the_number_of_each_call(exporter: str) -> None:
 def test_missing_numbers_of_fx_nodes_tell_how_many_calls_are_missing() -> None:
     """A file alone: the later call is the fourth, and that is concluded."""
     assert set(calls(alone(export(_Wasteful(), "dynamo")), "block")) == {(0, True), (3, False)}
+
+
+def test_constants_that_a_missing_call_left_are_not_its_successors_own() -> None:
+    """An exporter keeps one of equal constants, the first: it may be of a call of which nothing else is left."""
+    model = export(_Wasteful(), "dynamo")
+    first = next(node for node in model.graph if node.name == "node_linear_3")
+    for node in list(model.graph):
+        if node.op_type in ("Sin", "Cos", "Add") and str(node.name).endswith("_3"):
+            left = ir.Node("", "Constant", [], [ir.AttrFloat32("value_float", 1.0)], name=f"left_{node.name}")
+            left.metadata_props.update(node.metadata_props)
+            left.metadata_props[NAME_SCOPES] = left.metadata_props[NAME_SCOPES].replace("_3']", "_1']")
+            model.graph.insert_before(first, [left])
+    assert set(calls(alone(model), "block")) == {(0, True), (3, False)}
 
 
 def test_a_missing_number_may_be_anything_of_its_kind() -> None:
