@@ -106,7 +106,8 @@ def randomise(model: nn.Module, generator: torch.Generator) -> None:
             noise = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
             if parameter.ndim >= 2 and not name.endswith("A_log"):
                 gain = 1.0 if parameter.ndim == 2 else 2.0
-                parameter.copy_(noise * (gain / parameter[0].numel()) ** 0.5)
+                fan_in = max(parameter.shape[1:].numel(), 1)  # there may be none, as of no register tokens
+                parameter.copy_(noise * (gain / fan_in) ** 0.5)
             elif name.endswith("weight"):
                 parameter.copy_(1.0 + 0.1 * noise)
             else:
