@@ -301,7 +301,7 @@ def _mean_error(results: np.ndarray[Any, Any], exact: np.ndarray[Any, Any]) -> f
     """The average difference as a part of the spread; infinite where shapes or numbers do not allow one."""
     if results.shape != exact.shape or not np.isfinite(exact).all():
         return 0.0 if np.array_equal(results, exact, equal_nan=True) else float("inf")
-    return float(np.abs(results.astype(np.float64) - exact).mean()) / (float(exact.std()) or 1.0)
+    return float(np.abs(results.astype(np.float64) - exact).mean()) / _spread(exact)
 
 
 def _relative_error(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> float:
@@ -312,9 +312,14 @@ def _relative_error(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) ->
     same = (left == right) | (np.isnan(left) & np.isnan(right))
     if same.all():
         return 0.0
-    spread = float(np.std(right[np.isfinite(right)])) or 1.0
+    spread = _spread(right[np.isfinite(right)])
     off = np.abs(left - right)[~same]
     return float("inf") if np.isnan(off).any() else float(off.max()) / spread
+
+
+def _spread(numbers: np.ndarray[Any, Any]) -> float:
+    """Standard deviation; of numbers that are all the same their size, if it is above one."""
+    return float(np.std(numbers)) or max(1.0, float(np.abs(numbers).max(initial=0.0)))
 
 
 def _ordered(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -65,11 +65,16 @@ def check_elsewhere(
 
 
 def _relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """The largest difference as a part of the spread; what is infinite or no number has to be the same."""
+    """The largest difference as a part of the spread; what is infinite or no number has to be the same.
+
+    Where all numbers are the same, as in an output of one, their size stands for the spread if it is above one.
+    """
     left, right = ours.double(), theirs.double()
     differ = (left != right) & ~(left.isnan() & right.isnan())
     if not bool(differ.any()):
         return 0.0
     finite = right[right.isfinite()]
     spread = float(finite.std(correction=0)) if finite.numel() else 0.0
+    if spread == 0 and finite.numel():
+        spread = max(1.0, float(finite.abs().max()))
     return float((left - right)[differ].abs().max()) / (spread or 1.0)

@@ -60,6 +60,7 @@ def test_a_length_that_the_graph_holds_for_one_size_only_does_not_vary() -> None
         (torch.ones(2, 1), torch.ones(2), "shape"),
         (torch.tensor([1.0, float("nan")]), torch.tensor([1.0, 2.0]), "off"),
         (torch.tensor([1, 3]), torch.tensor([1, 2]), "off"),
+        (torch.tensor([2.1e6]), torch.tensor([2.2e6]), "off"),
     ],
 )
 def test_what_counts_as_different(ours: torch.Tensor, theirs: torch.Tensor, message: str) -> None:
@@ -67,6 +68,11 @@ def test_what_counts_as_different(ours: torch.Tensor, theirs: torch.Tensor, mess
     with pytest.raises(mx.ModelExportError, match=message):
         check_same([ours], [theirs])
     check_same([ours], [ours])
+
+
+def test_a_single_number_is_compared_by_its_size() -> None:
+    """A loss in the millions has no spread, and is rounded as any large number is."""
+    check_same([torch.tensor([2211321.5])], [torch.tensor([2211322.25])])
 
 
 def test_numbers_that_are_drawn_are_the_same_in_every_run() -> None:
