@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -43,17 +43,19 @@ def conflicts_of(nodes: Iterable[ir.Node], owners: ParameterOwners) -> list[Conf
     A tied parameter is read in several modules and owned by one of them: as long as one of its readers is there, that
     is no conflict.
     """
-    readers: dict[ir.Value, list[tuple[ir.Node, Scope]]] = defaultdict(list)
+    readers: dict[Hashable, list[tuple[ir.Node, Scope]]] = defaultdict(list)
+    owner_of: dict[Hashable, str | None] = {}
     for node in nodes:
         read = owners.read(node)
         scope = scope_of(node) if read else None
         if scope is not None and not scope.relative:
-            for value in dict.fromkeys(read):
-                readers[value].append((node, scope))
+            for parameter, value in {owners.parameter(value): value for value in read}.items():
+                readers[parameter].append((node, scope))
+                owner_of[parameter] = owners.owner(value)
     counts: Counter[tuple[str, Source, str]] = Counter()
     examples: dict[tuple[str, Source, str], str] = {}
-    for value, reading in readers.items():
-        owner = owners.owner(value)
+    for parameter, reading in readers.items():
+        owner = owner_of[parameter]
         if owner is None or any(_agrees(scope, owner) for _, scope in reading):
             continue
         for node, scope in reading:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import cast
 
 import onnx_ir as ir
@@ -37,6 +37,7 @@ class ParameterOwners:
     def __init__(self, graph: ir.Graph, modules: Iterable[str] | None = None) -> None:
         known = None if modules is None else frozenset(modules)
         self._owner: dict[ir.Value, str] = {}
+        self._parameter: dict[ir.Value, str] = {}
         self._graph = graph
         self._read: dict[ir.Node, list[ir.Value]] | None = None
         nodes = list(graph)
@@ -50,6 +51,7 @@ class ParameterOwners:
         for value in [*graph.initializers.values(), *copies]:
             name = _state_name(value, self.prefix)
             if name is not None:
+                self._parameter[value] = name
                 owner, _, attribute = name.rpartition(".")
                 if attribute in _PACKED:
                     self.uncalled.add(f"{owner}.out_proj")
@@ -83,6 +85,10 @@ class ParameterOwners:
     def owner(self, value: ir.Value) -> str | None:
         """The path of the module that owns this initializer; None if its name does not tell."""
         return self._owner.get(value)
+
+    def parameter(self, value: ir.Value) -> Hashable:
+        """What an initializer is or was folded from: a tied weight that is folded for each reader is still one."""
+        return self._parameter.get(value, value)
 
     def read(self, node: ir.Node) -> Sequence[ir.Value]:
         """`read_initializers` of a node, kept: only for as long as the graph stays as it is."""

@@ -144,7 +144,7 @@ def _names(told: _Told, root: Call, events: Sequence[Event]) -> list[str | None]
 
 def _events(told: _Told, owners: ParameterOwners) -> list[Event]:
     read = [owners.read(node) for node in told.nodes]
-    readers = Counter(itertools.chain.from_iterable(read))
+    readers = Counter(map(owners.parameter, itertools.chain.from_iterable(read)))
     events: list[Event] = []
     before: tuple[Frame, ...] = ()
     chain: tuple[str, ...] = ()
@@ -162,7 +162,8 @@ def _events(told: _Told, owners: ParameterOwners) -> list[Event]:
             if reads:
                 event.reads = tuple([value.name for value in reads])
                 # A parameter that several read may be tied, or one that the optimizer kept for all that are equal.
-                own = [owner for value in reads if readers[value] == 1 and (owner := owners.owner(value)) is not None]
+                alone = [value for value in reads if readers[owners.parameter(value)] == 1]
+                own = [owner for value in alone if (owner := owners.owner(value)) is not None]
                 event.hints = tuple([_hint(own, path) for path in chain]) if own else ()
             if at in more:
                 event.places = traces.places(_trace(node), len(frames))

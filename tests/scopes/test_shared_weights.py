@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +35,34 @@ class _Tied(nn.Module):
         return self.decoder(self.encoder(x) + 1.0)
 
 
+class _Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.own = nn.Linear(40, 40, bias=False), nn.Linear(40, 40, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.own(self.inner(x).tanh())
+
+
+class _TiedItems(nn.Module):
+    """The second item of a list has the inner weight of the first one, too large for equal copies to be merged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([_Scaled(), _Scaled()])
+        layers = [layer for layer in self.layers if isinstance(layer, _Scaled)]
+        layers[1].inner.weight = layers[0].inner.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def _calls(model: ir.Model) -> dict[str | None, tuple[Frame, ...] | None]:
+    return {node.name: scope.frames if (scope := mx.scope_of(node)) else None for node in model.graph}
+
+
 def _forgotten(model: ir.Model) -> None:
     for count, node in enumerate(model.graph):
         node.name = f"node_{count}"
@@ -49,6 +78,20 @@ def test_modules_that_share_all_weights_are_not_taken_for_one_that_runs_twice() 
     _forgotten(model)
     recover(model, source="parameter")
     assert {scope.path for node in model.graph if (scope := mx.scope_of(node))} == {""}
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+def test_a_tied_weight_that_was_folded_for_each_reader_tells_no_module(optimize: bool) -> None:
+    """The optimizer transposes it once for each layer, and each copy is folded from the weight of the same name."""
+    model = mx.export(_TiedItems().eval(), (torch.randn(2, 3, 40),), exporter="dynamo", optimize=optimize)
+    told = _calls(model)
+    assert None not in told.values()
+    for node in model.graph:
+        set_scope(node, None)
+    result = mx.RecoverScopes()(model)
+    assert isinstance(result, mx.Outcome)
+    assert _calls(model) == told
+    assert result.figures["conflicts"] == 0
 
 
 def test_a_reference_is_followed_along_the_wires() -> None:
