@@ -2,9 +2,11 @@
 
     python -m benchmarks.speed                            # 10,000 and 100,000 nodes
     python -m benchmarks.speed --nodes 10000 100000 1000000
+    python -m benchmarks.speed --kind torchscript         # another exporter: dynamo (default), dynamo-optimized
     python -m benchmarks.speed --json figures.json
 
-The model is a real export made as deep as it takes (`benchmarks.deep_model`). Each figure is CPU time in a process of
+The model is a real export made as deep as it takes (`benchmarks.deep_model`): a Llama, or a BERT by TorchScript, whose
+modules are smaller and are known by the names of nodes alone. Each figure is CPU time in a process of
 its own, so that neither memory that another left behind nor the machine's other work is counted. All are measured
 several times in turn (``--repeat``), and the run that took least counts: what a busy machine adds is nobody's cost.
 

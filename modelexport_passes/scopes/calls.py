@@ -207,6 +207,8 @@ def _joined_by_reads(events: Sequence[Event], runs: Sequence[list[int]]) -> list
 
 def _cuts(events: Sequence[Event], tells: Sequence[bool], run: Sequence[int], depth: int) -> tuple[list[int], bool]:
     """Where in a stretch the next call begins, and whether that is concluded from repetition."""
+    if len(run) < 2:
+        return [], False
     # Most operations tell nothing that shows a call: those that do are found once for all that follows.
     telling = [(place, events[index]) for place, index in enumerate(run) if tells[index]]
     numbered = [

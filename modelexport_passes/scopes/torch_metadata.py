@@ -181,6 +181,9 @@ def _trace(node: ir.Node) -> str | None:
 
 def _hint(owners: Sequence[str], path: str) -> str | None:
     """The module that the owners lie in, where it is ``path`` or differs from it in numbers only."""
+    below = f"{path}."
+    if all(owner == path or owner.startswith(below) for owner in owners):
+        return path
     atoms = path.split(".")
     found: set[str] = set()
     for owner in owners:
