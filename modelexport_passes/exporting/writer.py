@@ -6,9 +6,6 @@ serialization, put in its place; each attribute and each type that several share
 common is not written here at all: `Uncommon` is raised, and the model is left to ``onnx_ir.to_proto``.
 
 Fields stand in the order of their numbers, as protobuf writes them, so the bytes are those of ``onnx_ir.to_proto``.
-
-A node is put together as a text in which each character is one byte (latin-1), as Python formats texts faster than it
-joins bytes.
 """
 
 # Fields are read, which onnx_ir keeps private: where it has others, the models are left to it (AttributeError).
@@ -20,14 +17,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from operator import attrgetter, itemgetter
-from typing import Any, cast
+from operator import attrgetter
+from typing import cast
 
 import onnx
 import onnx_ir as ir
 from onnx_ir import serde
 
 from modelexport_passes.exporting.reader import Uncommon
+from modelexport_passes.exporting.wire_format import (
+    LENGTHS,
+    Metadata,
+    Names,
+    as_bytes,
+    characters,
+    sized,
+    start_of,
+    text_field,
+    to_bytes,
+)
 
 _TensorType = ir.TensorType
 _FUNCTION_TYPES_VERSION = 10
@@ -41,15 +49,14 @@ _of_node = attrgetter(
 )  # fmt: skip
 _of_value = attrgetter("_name", "_type", "_shape", "doc_string", "_metadata_props", "_metadata", "_is_graph_output")
 
-# The number of a field, and that its length stands before what it holds.
+# Each field by what stands before it.
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _OP_TYPE, _ATTRIBUTE, _NODE_DOC, _DOMAIN, _OVERLOAD, _NODE_METADATA = (
-    chr(number << 3 | 2) for number in range(1, 10)
+    start_of(at) for at in range(1, 10)
 )
-_VALUE_NAME, _VALUE_TYPE, _VALUE_DOC, _VALUE_METADATA = (chr(number << 3 | 2) for number in range(1, 5))
-_KEY, _VALUE = (chr(number << 3 | 2) for number in range(1, 3))
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_VALUE = (chr(number << 3 | 2) for number in (1, 5, 13))
-_FUNCTION_INPUT, _FUNCTION_OUTPUT, _FUNCTION_NODE, _FUNCTION_VALUE = (chr(number << 3 | 2) for number in (4, 5, 7, 12))
-_MODEL_GRAPH = chr(7 << 3 | 2)
+_VALUE_NAME, _VALUE_TYPE, _VALUE_DOC, _VALUE_METADATA = (start_of(at) for at in range(1, 5))
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_VALUE = (start_of(at) for at in (1, 5, 13))
+_FUNCTION_INPUT, _FUNCTION_OUTPUT, _FUNCTION_NODE, _FUNCTION_VALUE = (start_of(at) for at in (4, 5, 7, 12))
+_MODEL_GRAPH, _MODEL_FUNCTION = start_of(7), start_of(25)
 _INT = frozenset({int})
 _CHECKED = frozenset({onnx.TensorProto.FLOAT6E2M3, onnx.TensorProto.FLOAT6E3M2})
 """Types of tensors whose bytes onnx_ir looks at before it writes them."""
@@ -83,11 +90,18 @@ def model_bytes(model: ir.Model) -> list[bytes]:
         rest.graph.ClearField(field)
     behind = onnx.ModelProto(opset_import=rest.opset_import, metadata_props=rest.metadata_props)
     last = onnx.ModelProto(configuration=rest.configuration)
-    parts = [*nodes, _bytes(head), *weights, _bytes(rest.graph), of_weights, *infos, _bytes(tail)]
+    parts = [*nodes, to_bytes(head), *weights, to_bytes(rest.graph), of_weights, *infos, to_bytes(tail)]
     for field in ("graph", "opset_import", "metadata_props", "configuration"):
         rest.ClearField(field)
     length = sum(map(len, parts))
-    return [_bytes(rest), _as_bytes([_MODEL_GRAPH, _LENGTHS[length]]), *parts, _bytes(behind), *functions, _bytes(last)]
+    return [
+        to_bytes(rest),
+        as_bytes([_MODEL_GRAPH, LENGTHS[length]]),
+        *parts,
+        to_bytes(behind),
+        *functions,
+        to_bytes(last),
+    ]
 
 
 def _without_contents(model: ir.Model) -> ir.Model:
@@ -124,8 +138,8 @@ class _Home:
     """Where nodes and values are written.
 
     Attributes:
-        node: the number of the field of a node.
-        value: the number of the field of what is known of a value.
+        node: the start of the field of a node.
+        value: the start of the field of what is known of a value.
         declares_outputs: what is known of outputs is told elsewhere.
     """
 
@@ -148,8 +162,8 @@ class _Writer:
         self._operators: dict[object, str] = {}
         self._types: dict[tuple[int, int], str] = {}
         self._sized: dict[tuple[ir.DataType, tuple[int | ir.SymbolicDim, ...]], str] = {}
-        self._of_nodes = _Metadata(_NODE_METADATA)
-        self._of_values = _Metadata(_VALUE_METADATA)
+        self._of_nodes = Metadata(_NODE_METADATA)
+        self._of_values = Metadata(_VALUE_METADATA)
 
     def nodes(self, graph: ir.Graph | ir.Function, home: _Home) -> tuple[list[bytes], list[bytes]]:
         """The fields that hold the nodes of a graph, and those that hold what is known of their outputs."""
@@ -158,14 +172,14 @@ class _Writer:
         remaining = iter(graph)
         while batch := list(islice(remaining, _TOGETHER)):
             written, known = self._batch(batch, home)
-            nodes.append(_as_bytes(written))
-            infos.append(_as_bytes(known))
+            nodes.append(as_bytes(written))
+            infos.append(as_bytes(known))
         return nodes, infos
 
     def _batch(self, batch: Iterable[ir.Node], home: _Home) -> tuple[list[str], list[str]]:
         """The fields of some nodes, and of what is known of their outputs."""
-        names = _Names()  # most are read soon after they are made
-        lengths, types, operators = _LENGTHS, self._types, self._operators
+        names = Names()  # most are read soon after they are made
+        lengths, types, operators = LENGTHS, self._types, self._operators
         of_node, of_value, declares_outputs = home.node, home.value, home.declares_outputs
         written: list[str] = []
         infos: list[str] = []
@@ -180,7 +194,7 @@ class _Writer:
                 fields = f"{fields}{_NODE_INPUT}{names['' if value is None else value._name]}"
             for value in _given(outputs) if outputs and outputs[-1]._name == "" else outputs:
                 made, kind, shape, description, props, notes, is_graph_output = _of_value(value)
-                text = names[made] = f"{lengths[len(made)]}{made}" if made.isascii() else _sized(made)
+                text = names[made] = f"{lengths[len(made)]}{made}" if made.isascii() else sized(made)
                 fields = f"{fields}{_NODE_OUTPUT}{text}"
                 if type(kind) is not _TensorType or description or props or notes or not made:
                     if kind is not None or shape is not None or description or props or notes:
@@ -189,7 +203,7 @@ class _Writer:
                     kind = types.get((id(kind._dtype), id(shape))) or self._type(value, kind, shape)
                     infos.append(f"{of_value}{lengths[1 + len(text) + len(kind)]}{_VALUE_NAME}{text}{kind}")
             if name:
-                text = f"{lengths[len(name)]}{name}" if name.isascii() else _sized(name)
+                text = f"{lengths[len(name)]}{name}" if name.isascii() else sized(name)
                 fields = f"{fields}{_NODE_NAME}{text}"
             held = attributes.data
             key = op_type if not held else (op_type, *map(id, held.values()))
@@ -216,9 +230,9 @@ class _Writer:
                 raise Uncommon
             tensor.name = value.name
             data = _tensor_bytes(tensor)
-            tensors += (_as_bytes([_GRAPH_INITIALIZER, _LENGTHS[len(data)]]), data)
+            tensors += (as_bytes([_GRAPH_INITIALIZER, LENGTHS[len(data)]]), data)
         infos = [self._info(value, _IN_GRAPH, is_made=False) for value in values if value.name not in declared]
-        return tensors, _as_bytes(infos)
+        return tensors, as_bytes(infos)
 
     def function(self, function: ir.Function) -> list[bytes]:
         """The field of a model that holds a function, in pieces."""
@@ -237,22 +251,22 @@ class _Writer:
             rest.ClearField(field)
         signature = [_many(_FUNCTION_INPUT, function.inputs), _many(_FUNCTION_OUTPUT, function.outputs)]
         known = [self._info(value, _IN_FUNCTION, is_made=False) for value in function.inputs]
-        parts = [_bytes(head), _as_bytes(signature), _bytes(names), *nodes, _bytes(rest), _as_bytes(known), *infos]
-        parts.append(_bytes(tail))
-        return [_as_bytes([_MODEL_FUNCTION, _LENGTHS[sum(map(len, parts))]]), *parts]
+        parts = [to_bytes(head), as_bytes(signature), to_bytes(names), *nodes, to_bytes(rest), as_bytes(known), *infos]
+        parts.append(to_bytes(tail))
+        return [as_bytes([_MODEL_FUNCTION, LENGTHS[sum(map(len, parts))]]), *parts]
 
     def _operator(self, node: ir.Node) -> str:
         """The fields of a node from its operator to its overload."""
-        fields = [_field(_OP_TYPE, node.op_type)]
+        fields = [text_field(_OP_TYPE, node.op_type)]
         for attribute in node.attributes.values():
             # Not `to_proto`, which asks of all of onnx_ir's protocols whether it is one.
             is_ref = attribute.is_ref()
             to_proto = serde.serialize_reference_attribute if is_ref else serde.serialize_attribute
-            data = _characters(to_proto(attribute))
-            fields.append(f"{_ATTRIBUTE}{_LENGTHS[len(data)]}{data}")
-        for number, text in ((_NODE_DOC, node.doc_string), (_DOMAIN, node.domain), (_OVERLOAD, node.overload)):
+            data = characters(to_proto(attribute))
+            fields.append(f"{_ATTRIBUTE}{LENGTHS[len(data)]}{data}")
+        for start, text in ((_NODE_DOC, node.doc_string), (_DOMAIN, node.domain), (_OVERLOAD, node.overload)):
             if text:
-                fields.append(_field(number, text))
+                fields.append(text_field(start, text))
         return "".join(fields)
 
     def _info(self, value: ir.Value, home: _Home, *, is_made: bool = True) -> str:
@@ -264,14 +278,14 @@ class _Writer:
             return ""
         if kind is None and shape is None and not metadata and not doc_string:
             return ""
-        fields = _field(_VALUE_NAME, name)
+        fields = text_field(_VALUE_NAME, name)
         if kind is not None:
             fields += self._type(value, kind, shape)
         if doc_string:
-            fields += _field(_VALUE_DOC, doc_string)
+            fields += text_field(_VALUE_DOC, doc_string)
         if metadata:
             fields += self._of_values.fields(metadata)
-        return f"{home.value}{_LENGTHS[len(fields)]}{fields}"
+        return f"{home.value}{LENGTHS[len(fields)]}{fields}"
 
     def _type(self, value: ir.Value, kind: ir.TypeProtocol, shape: ir.Shape | None) -> str:
         if type(kind) is not ir.TensorType or kind.denotation:
@@ -289,111 +303,15 @@ class _Writer:
         return known
 
 
-class _Metadata:
-    """Writes metadata.
-
-    Args:
-        number: of the field of a node or of a value that an entry is.
-    """
-
-    def __init__(self, number: str) -> None:
-        self._number = number
-        self._kinds: dict[tuple[str, ...], _Kind] = {}
-        self._texts: dict[str, dict[str, str]] = {}
-
-    def fields(self, metadata: Mapping[str, str]) -> str:
-        """The fields of all entries, in the order of their keys."""
-        keys, texts = tuple(metadata), tuple(metadata.values())
-        kind = self._kinds.get(keys)
-        if kind is None:
-            entries = [
-                (at, f"{_field(_KEY, key)}{_VALUE}", self._texts.setdefault(key, {}))
-                for at, key in sorted(enumerate(keys), key=itemgetter(1))
-            ]
-            kind = self._kinds[keys] = ({}, entries)
-        written, entries = kind
-        found = written.get(texts)
-        if found is None:
-            found = written[texts] = "".join(
-                [known.get(texts[at]) or self._entry(before, texts[at], known) for at, before, known in entries]
-            )
-        return found
-
-    def _entry(self, before: str, text: str, known: dict[str, str]) -> str:
-        fields = f"{before}{_sized(text)}"
-        entry = known[text] = f"{self._number}{_LENGTHS[len(fields)]}{fields}"
-        return entry
-
-
-_Kind = tuple[dict[tuple[str, ...], str], list[tuple[int, str, dict[str, str]]]]
-"""For metadata of certain keys: texts -> fields; and sorted by key: the number of the text, what stands before it,
-text -> field."""
-
-
-class _Lengths(dict[int, str]):
-    """Number -> its form in protobuf, seven bits in a byte; made when it is first asked for."""
-
-    def __missing__(self, number: int) -> str:
-        groups: list[int] = []
-        rest = number
-        while rest > 127:
-            groups.append(rest & 127 | 128)
-            rest >>= 7
-        text = "".join(map(chr, [*groups, rest]))
-        if len(text) <= 2:  # nearly all that there are, and not too many to keep
-            self[number] = text
-        return text
-
-
-_LENGTHS = _Lengths()
-_MODEL_FUNCTION = _LENGTHS[25 << 3 | 2]
-
-
-class _Names(dict[str, str]):
-    """Name -> what stands for it behind the number of a field."""
-
-    def __missing__(self, name: str) -> str:
-        text = self[name] = _sized(name)
-        return text
-
-
-def _sized(text: str) -> str:
-    """A text behind its length."""
-    if not text.isascii():
-        text = _utf8(text)
-    return f"{_LENGTHS[len(text)]}{text}"
-
-
-def _field(number: str, text: str) -> str:
-    return f"{number}{_sized(text)}"
-
-
-def _many(number: str, values: Iterable[ir.Value | None]) -> str:
+def _many(start: str, values: Iterable[ir.Value | None]) -> str:
     """The names of values, each as a field of its own."""
-    return "".join([_field(number, "" if value is None else cast("str", value._name)) for value in values])
-
-
-def _utf8(text: str) -> str:
-    """One character for each byte of a text."""
-    return text.encode().decode("latin-1")
-
-
-def _as_bytes(texts: list[str]) -> bytes:
-    return "".join(texts).encode("latin-1")
-
-
-def _characters(proto: Any) -> str:
-    return _bytes(proto).decode("latin-1")
-
-
-def _bytes(proto: Any) -> bytes:
-    return proto.SerializeToString(deterministic=True)
+    return "".join([text_field(start, "" if value is None else cast("str", value._name)) for value in values])
 
 
 def _tensor_bytes(tensor: ir.TensorProtocol) -> bytes:
     if type(tensor) is ir.TensorProtoTensor and not tensor._metadata_props and tensor.raw.data_type not in _CHECKED:
-        return _bytes(tensor.raw)  # as it was read; onnx_ir copies it first
-    return _bytes(serde.serialize_tensor(tensor))
+        return to_bytes(tensor.raw)  # as it was read; onnx_ir copies it first
+    return to_bytes(serde.serialize_tensor(tensor))
 
 
 def _sizes(shape: ir.Shape | None) -> tuple[int | ir.SymbolicDim, ...] | None:
@@ -404,8 +322,8 @@ def _sizes(shape: ir.Shape | None) -> tuple[int | ir.SymbolicDim, ...] | None:
 
 
 def _type_field(value: ir.Value) -> str:
-    data = _characters(serde.serialize_value(value).type)
-    return f"{_VALUE_TYPE}{_LENGTHS[len(data)]}{data}"
+    data = characters(serde.serialize_value(value).type)
+    return f"{_VALUE_TYPE}{LENGTHS[len(data)]}{data}"
 
 
 def _given(outputs: Sequence[ir.Value]) -> Sequence[ir.Value]:
