@@ -247,6 +247,7 @@ class _Resolution:
         self._owners = owners
         self.paths: dict[Call, str] = {}
         self.sources: dict[Call, Source] = {}
+        self._below: dict[Call, set[str]] = {}
         self.unconfirmed: dict[Call, Sequence[str]] = {}
         """Calls whose path is their caller's and their own end, and no more: with the known modules of that end."""
 
@@ -273,7 +274,7 @@ class _Resolution:
         direct = _direct(parent, key)
         known = self._modules.with_tail(key)
         is_known = direct in self._modules.classes and tail(direct) == key
-        if len(known) == 1 and (self._modules.complete or self._inside(call, parent, is_known)):
+        if len(known) == 1 and (self._modules.complete or self._inside(call, parent, direct)):
             return known[0], Source.NAME
         if self._modules.complete and is_known:
             # A parameter that two modules share has one owner by name; the caller's own module is the one it calls.
@@ -288,21 +289,33 @@ class _Resolution:
             self.unconfirmed[call] = known
         if is_known or votes:
             return direct, Source.NAME
-        inside = self._inside(call, parent, is_known)
+        inside = self._inside(call, parent, direct)
         if len(inside) == 1:
             return inside[0], Source.NAME
         if inside or (known and self._modules.complete):
             return self._next(call, inside or known), Source.DATAFLOW
         return direct, Source.NAME
 
-    def _inside(self, call: Call, parent: str, is_known: bool) -> Sequence[str]:
-        """The modules below the caller that it may be a call of; ``is_known``: the caller has a known one itself."""
+    def _inside(self, call: Call, parent: str, direct: str) -> Sequence[str]:
+        """The modules below the caller that it may be a call of; ``direct``: what the caller itself may have."""
         inside = self._modules.below(parent, call.key)
-        if self._modules.complete or is_known or not inside:
+        if self._modules.complete:
+            return inside
+        inside = [path for path in inside if path == direct or not self._is_called_by_holder(path, call)]
+        if direct in inside or not inside:
             return inside
         # All that is known here has parameters, and who has them reads them: what reads none is another module.
         voted = self._votes(call)
         return [path for path in inside if path in voted or path not in self._claimed]
+
+    def _is_called_by_holder(self, path: str, call: Call) -> bool:
+        """Whether a call is of another module: its caller calls the holder of this one too, and reads nothing of it."""
+        assert call.parent is not None
+        below = self._below.get(call.parent)
+        if below is None:
+            below = self._below[call.parent] = {one.key for one in call.parent.walk()}
+        holder = path.removesuffix(call.key).removesuffix(".")
+        return tail(holder) in below and not self._votes(call)[path]
 
     @functools.cached_property
     def _claimed(self) -> Collection[str]:

@@ -108,6 +108,22 @@ CASES = {
             "net > net.layer.2 > net.layer.2.body > net.layer.2.body.layer.0 > net.layer.2.body.layer.0.norm",
         ],
     ),
+    "a module with the end of another one's path, whose own weight lost its name": (
+        [
+            ("/layers.0/norm/Mul", "Mul", ("onnx::Mul_7",)),
+            ("/layers.0/mixer/Exp", "Exp", ()),
+            ("/layers.0/mixer/norm/Mul", "Mul", ("layers.0.mixer.norm.weight",)),
+        ],
+        ["layers.0 > layers.0.norm", "layers.0 > layers.0.mixer", "layers.0 > layers.0.mixer > layers.0.mixer.norm"],
+    ),
+    "called by the caller of its holder": (
+        [
+            ("/layers.0/norm/Cast", "Cast", ()),
+            ("/layers.0/mixer/Exp", "Exp", ()),
+            ("/layers.0/norm/Mul", "Mul", ("layers.0.mixer.norm.weight",)),
+        ],
+        ["layers.0 > layers.0.mixer.norm", "layers.0 > layers.0.mixer", "layers.0 > layers.0.mixer.norm"],
+    ),
     "quantized": (
         [
             ("/q/Add", "Add", ("q.bias",)),
