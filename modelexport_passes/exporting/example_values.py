@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +28,8 @@ _Place: TypeAlias = tuple[str, int]
 
 _TORCH = str(Path(torch.__file__).parent)
 
-_READ = frozenset({"__complex__", "__float__", "__index__", "__int__", "item", "tolist"})
-"""Methods of a tensor whose result is what the tensor holds."""
+_READ = frozenset({"__complex__", "__float__", "__format__", "__index__", "__int__", "item", "tolist"})
+"""Methods of a tensor whose result is what the tensor holds, be it as text."""
 
 _JUDGED = frozenset({"__bool__", "__contains__", "allclose", "equal", "is_nonzero"})
 """Functions whose result is a truth about what tensors hold."""
@@ -52,10 +52,14 @@ class Answers:
 
     def note(self) -> str:
         """Where the graph holds the example's answers, in a line."""
-        places = [f"{Path(file).name}:{line}" for file, line in self.values]
-        shown = ", ".join(places[:_SHOWN]) + (f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else "")
-        asked = f"; values were asked for in {shown}" if places else ""
+        asked = f"; values were asked for in {shown_places(self.values)}" if self.values else ""
         return f"the branches of the example are the graph's{asked}"
+
+
+def shown_places(found: Collection[_Place]) -> str:
+    """Some of these places, and how many more there are."""
+    places = [f"{Path(file).name}:{line}" for file, line in found]
+    return ", ".join(places[:_SHOWN]) + (f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else "")
 
 
 def answers_of(run: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Answers:

@@ -16,8 +16,11 @@ import onnx_ir as ir
 import torch
 
 from modelexport_passes.errors import ConfigError
+from modelexport_passes.exporting.example_values import shown_places
 from modelexport_passes.exporting.tracing import traced_calls
 from modelexport_passes.scopes.recover import recover
+
+_TORCH = str(Path(torch.__file__).parent)
 
 
 def export_torchscript(
@@ -30,8 +33,11 @@ def export_torchscript(
     input_names: Sequence[str] | None,
     output_names: Sequence[str] | None,
     optimize: bool,
-) -> ir.Model:
+) -> tuple[ir.Model, list[str]]:
     """Run torch's TorchScript exporter; scopes by name, checked against the model's modules.
+
+    Returns:
+        the model, and what there is to know of it: where the trace made a constant of what Python asked of a tensor.
 
     Raises:
         Exception: whatever torch raises; `modelexport_passes.exporting.export` says it in one line.
@@ -39,10 +45,11 @@ def export_torchscript(
     names = list(input_names) if input_names is not None else _input_names(model, args, kwargs or {})
     with (
         tempfile.TemporaryDirectory(prefix="mx-export-") as folder,
-        warnings.catch_warnings(),
+        warnings.catch_warnings(record=True) as warned,
         traced_calls(model) as calls,
     ):
         warnings.simplefilter("ignore")
+        warnings.simplefilter("always", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
         path = Path(folder) / "model.onnx"
         torch.onnx.export(  # pyright: ignore[reportUnknownMemberType]
             model,
@@ -60,7 +67,14 @@ def export_torchscript(
         # The folder goes, and with it what a model over 2 GB keeps in files of its own.
         ir.external_data.load_to_model(exported)
     recover(exported, source="name", module=model, traced=calls[0] if len(calls) == 1 else None)
-    return exported
+    return exported, _notes(warned)
+
+
+def _notes(warned: Iterable[warnings.WarningMessage]) -> list[str]:
+    """What a trace warns of: a truth or a number that Python read, from a tensor or from its sizes."""
+    places = dict.fromkeys((warning.filename, warning.lineno) for warning in warned)
+    asked = [place for place in places if not place[0].startswith(_TORCH)]
+    return [f"the branches of the example are the graph's; asked in {shown_places(asked)}"] if asked else []
 
 
 def dynamic_axes(dynamic_shapes: Any, names: Sequence[str]) -> dict[str, dict[int, str]] | None:

@@ -155,8 +155,8 @@ class Ways:
         return self._recorded(*captured)
 
     def _torchscript(self) -> Captured:
-        model = export_torchscript(self.model, self.args, self.kwargs, **self.options)
-        return Captured(self, model, (self.args, self.kwargs), [])
+        model, notes = export_torchscript(self.model, self.args, self.kwargs, **self.options)
+        return Captured(self, model, (self.args, self.kwargs), notes)
 
     def _recorded(self, program: torch.onnx.ONNXProgram, notes: list[str]) -> Captured:
         captured = exported_program_of(program)

@@ -67,6 +67,26 @@ def test_what_no_branch_needs_stays_as_the_data_make_it() -> None:
     assert_as_torch(exported, module, (others, lengths))
 
 
+class Naming(torch.nn.Module):
+    """Asks for the number of a module in the text of its name, as mixtures of experts do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = torch.nn.ModuleDict({f"expert_{number}": torch.nn.Linear(3, 3) for number in range(3)})
+
+    def forward(self, x: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.experts[f"expert_{number}"](x) for number in chosen)
+
+
+def test_a_number_in_a_text_is_the_examples() -> None:
+    """A tensor that is captured would be named after its type."""
+    module, args = Naming().eval(), (torch.ones(2, 3), torch.tensor([2, 0]))
+    exported = mx.export(module, args, exporter="dynamo+example")
+    paths = [scope.path for node in exported.graph if (scope := mx.scope_of(node)) and scope.path]
+    assert list(dict.fromkeys(paths)) == ["experts.expert_2", "experts.expert_0"]
+    assert_as_torch(exported, module, args)
+
+
 class Asking(torch.nn.Module):
     """Asks once for each of ``times``, in one line."""
 

@@ -71,11 +71,12 @@ def test_auto_takes_torchscript_where_dynamo_fails() -> None:
     record = record_of(model)
     assert record is not None
     assert record.exporter == "torchscript"
-    why, why_not_by_example, taken = record.notes
+    why, why_not_by_example, taken, asked = record.notes
     assert why.startswith("dynamo failed: ")
     assert why_not_by_example.startswith("dynamo+example failed: ")
     assert "numpy" in why
     assert taken.startswith("torchscript taken: scopes are read from the names of operations")
+    assert asked.startswith("the branches of the example are the graph's; asked in test_fallbacks.py:")
     assert {scope.path for node in model.graph if (scope := mx.scope_of(node))} == {"linear"}
 
 
