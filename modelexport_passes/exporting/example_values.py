@@ -34,6 +34,9 @@ _READ = frozenset({"__complex__", "__float__", "__format__", "__index__", "__int
 _JUDGED = frozenset({"__bool__", "__contains__", "allclose", "equal", "is_nonzero"})
 """Functions whose result is a truth about what tensors hold."""
 
+_CONTENT = frozenset({"__getitem__", "__setitem__", "as_tensor", "asarray", "tensor"})
+"""Functions to which numbers and tensors in one list are positions or elements, not sizes."""
+
 _SHOWN = 4
 """Places named in a note."""
 
@@ -107,13 +110,18 @@ class _Noting(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
         name, place = _name(func), _place(inspect.currentframe())
+        args = _with_sizes_read(name, args, functools.partial(self._note_size, place))
+        result = func(*args, **(kwargs or {}))
         if name in _READ or name in _JUDGED:
             self._answers.values[place] += pytree.tree_leaves(result)
         else:
             self._answers.sizes[place, name].append([tuple(tensor.shape) for tensor in _tensors(result)])
         return result
+
+    def _note_size(self, place: _Place, size: torch.Tensor) -> Any:
+        self._answers.values[place].append(size.item())
+        return size
 
 
 class _Answering(TorchFunctionMode):
@@ -130,6 +138,8 @@ class _Answering(TorchFunctionMode):
         # What is asked nowhere in a run is asked by what captures, or on a way that is taken while capturing only.
         if (name in _READ or name in _JUDGED) and place in self._answers.values:
             return self._answer(place, [int(size) for size in args[0].shape] if name == "tolist" else [])
+        if place in self._answers.values:
+            args = _with_sizes_read(name, args, lambda _: self._answer(place, []))
         if func is torch.tensor and _tensors(args[0]):
             # Its kernel reads the numbers. As values of the graph they stay what the data make them.
             return _stacked(args[0]).to(**{name: kind for name, kind in (kwargs or {}).items() if name == "dtype"})
@@ -171,6 +181,27 @@ def _tell_sizes(tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
         symbols, symbol = node.shape_env, node.expr
         if symbol.is_symbol and symbols.is_unbacked_symint(symbol):
             symbols.set_real_tensor_prop_unbacked_vals(symbol, known)
+
+
+def _with_sizes_read(name: str, args: tuple[Any, ...], read: Callable[[torch.Tensor], Any]) -> tuple[Any, ...]:
+    """The arguments, with what ``read`` gives for each tensor that torch reads as a size.
+
+    Such a tensor stands in a list of sizes, as ``pad(x, (2, missing))`` has one.
+    """
+    return tuple(
+        [read(item) if _is_size(item) else item for item in cast("list[Any]", arg)] if _are_sizes(name, arg) else arg
+        for arg in args
+    )
+
+
+def _are_sizes(name: str, arg: Any) -> bool:
+    if not isinstance(arg, list | tuple) or name in _CONTENT:
+        return False
+    return name == "pad" or any(isinstance(item, int | torch.SymInt) for item in cast("list[Any]", arg))
+
+
+def _is_size(item: Any) -> bool:
+    return isinstance(item, torch.Tensor) and item.ndim == 0 and not item.is_floating_point()
 
 
 def _stacked(data: Any) -> torch.Tensor:

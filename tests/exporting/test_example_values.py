@@ -87,6 +87,30 @@ def test_a_number_in_a_text_is_the_examples() -> None:
     assert_as_torch(exported, module, args)
 
 
+class Padded(torch.nn.Module):
+    """Fills up to whole frames, by a number that a tensor holds, as codecs for audio do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frame: Any
+        self.before: Any
+        self.register_buffer("frame", torch.tensor(4))
+        self.register_buffer("before", torch.tensor(1))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        missing: Any = torch.ceil(x.shape[-1] / self.frame).to(torch.int64) * self.frame - x.shape[-1]
+        both = torch.nn.functional.pad(x, (self.before, missing))
+        one = torch.nn.functional.pad(x, (0, missing)).view(x.shape[0], -1, 4)
+        return (both, both * 2 if both.shape[-1] > 8 else both, one, torch.tensor([2, missing]), x[0, missing])
+
+
+def test_a_tensor_among_sizes_is_read_as_one() -> None:
+    """Torch reads it without asking in Python; among positions and elements it stays a value of the graph."""
+    module, args = Padded().eval(), (torch.randn(2, 6),)
+    exported = mx.export(module, args, exporter="dynamo+example")
+    assert_as_torch(exported, module, args)
+
+
 class Asking(torch.nn.Module):
     """Asks once for each of ``times``, in one line."""
 
