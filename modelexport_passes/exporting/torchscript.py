@@ -5,10 +5,12 @@ It leaves no metadata; scopes come from the names of nodes, resolved against the
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +23,9 @@ from modelexport_passes.exporting.tracing import traced_calls
 from modelexport_passes.scopes.recover import recover
 
 _TORCH = str(Path(torch.__file__).parent)
+
+_SUMS_SINCE = 16
+"""The opset in which ScatterElements can add."""
 
 
 def export_torchscript(
@@ -47,6 +52,7 @@ def export_torchscript(
         tempfile.TemporaryDirectory(prefix="mx-export-") as folder,
         warnings.catch_warnings(record=True) as warned,
         traced_calls(model) as calls,
+        sums_of_repeated_indices(opset),
     ):
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
@@ -68,6 +74,31 @@ def export_torchscript(
         ir.external_data.load_to_model(exported)
     recover(exported, source="name", module=model, traced=calls[0] if len(calls) == 1 else None)
     return exported, _notes(warned)
+
+
+@contextmanager
+def sums_of_repeated_indices(opset: int | None) -> Generator[None]:
+    """Let ``index_add`` add all values of an index that occurs several times.
+
+    The exporter writes it as of opset 9, which keeps one of them, and warns that the model is incorrect then. Opset 16
+    can add.
+    """
+    try:
+        symbolic: Any = importlib.import_module("torch.onnx._internal.torchscript_exporter.symbolic_opset9")
+    except ImportError:
+        symbolic = None
+    if not hasattr(symbolic, "scatter_add") or (opset is not None and opset < _SUMS_SINCE):
+        yield
+        return
+
+    def scatter_add(graph: Any, to: Any, axis: int, indices: Any, values: Any) -> Any:
+        return graph.op("ScatterElements", to, indices, values, axis_i=axis, reduction_s="add")
+
+    before, symbolic.scatter_add = symbolic.scatter_add, scatter_add
+    try:
+        yield
+    finally:
+        symbolic.scatter_add = before
 
 
 def _notes(warned: Iterable[warnings.WarningMessage]) -> list[str]:

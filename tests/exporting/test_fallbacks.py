@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ import modelexport_passes as mx
 from modelexport_passes.exporting.attempts import Attempt, first_that_works
 from modelexport_passes.exporting.record import record_of
 from modelexport_passes.exporting.state import state_kept
+from modelexport_passes.validation.session import open_session, run_session
 
 
 def attempt(name: str, *, error: Exception | None = None) -> Attempt[str]:
@@ -78,6 +80,21 @@ def test_auto_takes_torchscript_where_dynamo_fails() -> None:
     assert taken.startswith("torchscript taken: scopes are read from the names of operations")
     assert asked.startswith("the branches of the example are the graph's; asked in test_fallbacks.py:")
     assert {scope.path for node in model.graph if (scope := mx.scope_of(node))} == {"linear"}
+
+
+class Summing(torch.nn.Module):
+    """Adds rows to those that an index names."""
+
+    def forward(self, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(x).index_add(0, index, x * 2)
+
+
+def test_torchscript_adds_all_rows_of_an_index_that_occurs_twice() -> None:
+    """The exporter's own translation keeps one of them."""
+    x, index = torch.randn(4, 3), torch.tensor([1, 1, 3, 1])
+    model = mx.export(Summing(), (x, index), exporter="torchscript")
+    (found,) = run_session(open_session(model), {"x": x.numpy(), "index": index.numpy()})
+    np.testing.assert_allclose(found, Summing()(x, index).numpy(), atol=1e-6)
 
 
 class Remembering(torch.nn.Module):
