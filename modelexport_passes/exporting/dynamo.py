@@ -19,6 +19,7 @@ from typing import Any, TypeAlias, TypedDict, Unpack, cast
 import torch
 
 from modelexport_passes.errors import ModelExportError, root_cause
+from modelexport_passes.exporting.complex_axes import add_complex_axes_by_stack
 from modelexport_passes.exporting.example_values import answered, answers_of
 from modelexport_passes.exporting.faithful import check_same, results_of
 from modelexport_passes.exporting.huggingface.patches import repair_graph, transformers_model, transformers_patches
@@ -172,6 +173,7 @@ def _to_onnx(
 ) -> torch.onnx.ONNXProgram:
     if isinstance(model, torch.export.ExportedProgram):
         in_order_of_memory(model)
+        add_complex_axes_by_stack(model)
     program = _translate(model, args, kwargs, translations, options, verbose=verbose)
     captured = exported_program_of(program)
     if in_order_of_memory(captured):
