@@ -166,7 +166,7 @@ class _CallNames(dict[torch.nn.Module, str]):
 
 
 def _torchscript(case: ZooCase) -> onnx.ModelProto:
-    recorded = export_torchscript(
+    recorded, _ = export_torchscript(
         *wrapped(case), None, opset=None, dynamic_shapes=None, input_names=None, output_names=None, optimize=True
     )
     named = ir.to_proto(recorded)
