@@ -19,12 +19,14 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
+from modelexport_passes.outlining.constants import is_parameter
 from modelexport_passes.outlining.flow import OF_ITS_OWN, Flow, Op, Wire
 from modelexport_passes.outlining.regions import Region, kind_of_call, lowest_common
 from modelexport_passes.randomness import draws_random_numbers
 from modelexport_passes.scopes.copying import copy_facts
 
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
+_ELEMENTWISE = frozenset({"Add", "Div", "Mul", "Sub", "Where"})
 
 
 def repair(flow: Flow, root: Region) -> list[Op]:
@@ -225,17 +227,20 @@ def _freedoms(ops: Iterable[Op]) -> dict[Op, _Freedom]:
     """How far up each operation can go.
 
     One that is missing stays: it draws random numbers, owns a body, or does a layer's work, a weight on an activation.
+    What an optimizer folded (positions, a bias of distances) and is added to an activation is no layer's weight.
     """
     found: dict[Op, _Freedom] = {}
     for op in ops:
         operator, home = op.node.op_type, op.region
         if op.constant or op.has_bodies or draws_random_numbers(op.node):
             continue
-        depth, weight, activation = 0, False, False
+        depth, weight, table, activation = 0, False, False, False
         for wire in op.reads:
             producer = wire.producer
             if producer is None:
-                weight = weight or (wire.is_weight and not wire.is_embeddable)
+                if wire.is_weight and not wire.is_embeddable:
+                    is_table = operator in _ELEMENTWISE and not is_parameter(wire.value)
+                    weight, table = weight or not is_table, table or is_table
                 continue
             if producer.constant:
                 continue
@@ -247,7 +252,7 @@ def _freedoms(ops: Iterable[Op]) -> dict[Op, _Freedom]:
             if not activation and operator not in _SHAPE_ONLY:
                 activation = known is None or not known.weight_free
         if not (weight and activation):
-            found[op] = _Freedom(min(depth, home.depth), not (weight or activation))
+            found[op] = _Freedom(min(depth, home.depth), not (weight or table or activation))
     return found
 
 

@@ -275,6 +275,26 @@ def test_what_other_modules_computed_as_well_is_placed_in_the_caller() -> None:
     assert [node.op_type for node in model.graph][:2] == ["Embed", "Layer"]
 
 
+@pytest.mark.parametrize(("table", "kinds"), [("folded", ["Embed", "Add"]), ("l.0.bias", ["Embed", "Layer"])])
+def test_what_an_optimizer_folded_is_no_layers_weight(table: str, kinds: list[str]) -> None:
+    """Positions that were added to one memory for all layers go to the caller; a layer's own parameter does not."""
+    text = f"""
+    g (float[2,3] t) => (float[2,3] y)
+    <float[3,3] l.0.w = {{1,2,3,4,5,6,7,8,9}}, float[3,3] l.1.w = {{9,8,7,6,5,4,3,2,1}},
+     float[3,3] e.w = {{2,1,2,1,2,1,2,1,2}}, float[2,3] {table} = {{1,2,3,4,5,6}}>
+    {{
+        e = MatMul(t, e.w)
+        s = Add(e, {table})
+        a = MatMul(s, l.0.w)
+        b = MatMul(s, l.1.w)
+        y = Add(a, b)
+    }}
+    """
+    zero, one = "/Net/Layer.l.0", "/Net/Layer.l.1"
+    model = outlined(text, {"e": "/Net/Embed.e", "s": zero, "a": zero, "b": one, "y": one})
+    assert [node.op_type for node in model.graph][:2] == kinds
+
+
 def test_a_result_that_the_module_uses_too_stays_its_result() -> None:
     """Read by its caller, not by its likes: it is returned."""
     text = """
