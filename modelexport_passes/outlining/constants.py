@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -62,3 +63,8 @@ def is_parameter(value: ir.Value) -> bool:
     name = value.name or ""
     told = "pkg.torch.export.graph_signature.InputSpec.kind" in value.metadata_props
     return told or ("." in name and not name.startswith("/"))
+
+
+def folded_from(value: ir.Value) -> list[str]:
+    """What an optimizer computed an initializer from (``pkg.onnxscript.optimizer.folded_from``: a list of names)."""
+    return re.findall(r"'([^']*)'", value.metadata_props.get("pkg.onnxscript.optimizer.folded_from", ""))

@@ -102,7 +102,7 @@ def find_margin(regions: Iterable[Region], bodies: Bodies, *, through_shapes: bo
 
 def work_of(items: Iterable[Item], bodies: Bodies) -> Hashable:
     """How often each operation and call is there that is a layer's work whatever it takes: no margin has any."""
-    work = Counter([bodies.item_key(item) for item in items if not (isinstance(item, Op) and _may_be_light(item))])
+    work = Counter([bodies.item_key(item) for item in items if not (isinstance(item, Op) and may_be_light(item))])
     return frozenset(work.items())
 
 
@@ -111,7 +111,8 @@ def computes_shapes(items: Iterable[Item]) -> bool:
     return any(isinstance(item, Op) and item.node.op_type == "Shape" for item in items)
 
 
-def _may_be_light(op: Op) -> bool:
+def may_be_light(op: Op) -> bool:
+    """Whether an operation may lie in a margin: it is no layer's work where none of what it takes is a weight."""
     return op.node.op_type in _LIGHT and op.node.domain in ("", "ai.onnx")
 
 
@@ -126,7 +127,7 @@ def _light(items: Sequence[Item]) -> set[int]:
     folded: set[Wire] = set()  # made of constants alone
     weights: set[Wire] = set()  # among these, what another layer's optimizer may have folded to a weight
     for at, item in enumerate(items):
-        if not (isinstance(item, Op) and _may_be_light(item)):
+        if not (isinstance(item, Op) and may_be_light(item)):
             continue
         takes_weight = any(wire in weights or (wire.is_weight and not _is_table(wire)) for wire in item.reads)
         if all(wire in folded or _is_folded(wire) for wire in item.reads):

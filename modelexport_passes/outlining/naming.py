@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-import onnx_ir as ir
-
+from modelexport_passes.outlining.constants import folded_from
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.margins import is_view_of_weight
 from modelexport_passes.outlining.regions import Frames, Region
@@ -110,7 +109,7 @@ def weight_name(wire: Wire, module: Frames, readers: FirstReaders) -> str:
     local = local_name(str(wire.value.name), path)
     if local is not None:
         return local
-    for name in _folded_from(wire.value):
+    for name in folded_from(wire.value):
         local = local_name(name, path)
         if local is not None:
             return local
@@ -126,11 +125,6 @@ def local_name(name: str, path: str) -> str | None:
     """
     at = f".{name}".find(f".{path}.")
     return None if at < 0 else name[at + len(path) + 1 :]
-
-
-def _folded_from(value: ir.Value) -> list[str]:
-    """Parameters that an optimizer computed this weight from (``pkg.onnxscript.optimizer.folded_from``: a list)."""
-    return re.findall(r"'([^']*)'", value.metadata_props.get("pkg.onnxscript.optimizer.folded_from", ""))
 
 
 def _natural(text: str) -> list[tuple[int, str]]:

@@ -19,8 +19,9 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from modelexport_passes.outlining.constants import is_parameter
+from modelexport_passes.outlining.constants import folded_from, is_parameter
 from modelexport_passes.outlining.flow import OF_ITS_OWN, Flow, Op, Wire
+from modelexport_passes.outlining.margins import may_be_light
 from modelexport_passes.outlining.regions import Region, kind_of_call, lowest_common
 from modelexport_passes.randomness import draws_random_numbers
 from modelexport_passes.scopes.copying import copy_facts
@@ -234,13 +235,14 @@ def _freedoms(ops: Iterable[Op]) -> dict[Op, _Freedom]:
         operator, home = op.node.op_type, op.region
         if op.constant or op.has_bodies or draws_random_numbers(op.node):
             continue
-        depth, weight, table, activation = 0, False, False, False
+        depth, weight, activation = 0, False, False
         for wire in op.reads:
             producer = wire.producer
             if producer is None:
                 if wire.is_weight and not wire.is_embeddable:
-                    is_table = operator in _ELEMENTWISE and not is_parameter(wire.value)
-                    weight, table = weight or not is_table, table or is_table
+                    maker = _maker_of_table(wire, op)
+                    weight, activation = weight or maker is None, activation or maker is not None
+                    depth = depth if maker is None else max(depth, maker.depth)
                 continue
             if producer.constant:
                 continue
@@ -252,8 +254,30 @@ def _freedoms(ops: Iterable[Op]) -> dict[Op, _Freedom]:
             if not activation and operator not in _SHAPE_ONLY:
                 activation = known is None or not known.weight_free
         if not (weight and activation):
-            found[op] = _Freedom(min(depth, home.depth), not (weight or table or activation))
+            found[op] = _Freedom(min(depth, home.depth), not (weight or activation))
     return found
+
+
+def _maker_of_table(wire: Wire, op: Op) -> Region | None:
+    """The module around that has a table, if a weight is one: what an optimizer folded for operations that only add it.
+
+    That is where the parameters are of which it was folded (relative positions, for all layers); of what it was folded
+    is not always told. None for a weight of the operation's own module, and for one that layers work with.
+    """
+    if not may_be_light(op) or is_parameter(wire.value):
+        return None
+    parameters = [name for name in folded_from(wire.value) if "." in name]
+    if not parameters and op.node.op_type not in _ELEMENTWISE:
+        return None
+    region = op.region
+    while region.parent is not None and not any(_lies_below(name, region.frame.path) for name in parameters):
+        region = region.parent
+    return None if region is op.region else region
+
+
+def _lies_below(name: str, path: str) -> bool:
+    """Whether a parameter is one of the module at ``path``, or of a module in it, behind whatever prefix names have."""
+    return f".{path}." in f".{name}"
 
 
 def _hoist_target(

@@ -33,9 +33,14 @@ TWO_BLOCKS_SCOPES = {
 }
 
 
-def outlined(text: str, scopes: dict[str, str], **options: object) -> ir.Model:
-    """The outlined model, after the checks that hold for every one: valid, bit-equal, idempotent, reversible."""
+def outlined(text: str, scopes: dict[str, str], folded: dict[str, str] | None = None, /, **options: object) -> ir.Model:
+    """The outlined model, after the checks that hold for every one: valid, bit-equal, idempotent, reversible.
+
+    ``folded``: of initializers, the parameter that an optimizer made them of.
+    """
     model = scoped(text, scopes)
+    for name, parameter in (folded or {}).items():
+        model.graph.initializers[name].metadata_props["pkg.onnxscript.optimizer.folded_from"] = repr([parameter])
     inputs = {str(value.name): X["x"] for value in model.graph.inputs}
     before, kept = run(model, inputs), fingerprint(model)
     names = [value.name for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values())]
@@ -293,6 +298,31 @@ def test_what_an_optimizer_folded_is_no_layers_weight(table: str, kinds: list[st
     zero, one = "/Net/Layer.l.0", "/Net/Layer.l.1"
     model = outlined(text, {"e": "/Net/Embed.e", "s": zero, "a": zero, "b": one, "y": one})
     assert [node.op_type for node in model.graph][:2] == kinds
+
+
+@pytest.mark.parametrize(("parameter", "shared"), [("bias.weight", True), ("l.0.w", False)])
+def test_a_table_folded_from_anothers_parameter_is_no_weight_of_the_layer(parameter: str, shared: bool) -> None:
+    """Each layer adds the caller's table to what it is given; merged, layer 0 adds it for all."""
+    text = """
+    g (float[2,3] x) => (float[2,3] y)
+    <float[2,3] table = {1,2,3,4,5,6}, float[3,3] l.0.w = {1,2,3,4,5,6,7,8,9},
+     float[3,3] l.1.w = {9,8,7,6,5,4,3,2,1}, float[3,3] e.w = {2,1,2,1,2,1,2,1,2}>
+    {
+        e = MatMul(x, e.w)
+        biased = Add(e, table)
+        scaled = Relu(biased)
+        a = MatMul(x, l.0.w)
+        b = Add(a, scaled)
+        c = MatMul(b, l.1.w)
+        y = Add(c, scaled)
+    }
+    """
+    zero, one = "/Net/Layer.l.0", "/Net/Layer.l.1"
+    scopes = {"e": "/Net", "biased": zero, "scaled": zero, "a": zero, "b": zero, "c": one, "y": one}
+    model = outlined(text, scopes, {"table": parameter})
+    calls = function_calls(model)
+    assert (calls == {"Layer": '["l.0","l.1"]'}) == shared
+    assert ([node.op_type for node in model.graph][1:3] == ["Add", "Relu"]) == shared
 
 
 def test_a_result_that_the_module_uses_too_stays_its_result() -> None:
