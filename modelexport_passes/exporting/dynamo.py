@@ -23,6 +23,7 @@ from modelexport_passes.exporting.complex_axes import add_complex_axes_by_stack
 from modelexport_passes.exporting.example_values import answered, answers_of
 from modelexport_passes.exporting.faithful import check_same, results_of
 from modelexport_passes.exporting.huggingface.patches import repair_graph, transformers_model, transformers_patches
+from modelexport_passes.exporting.lost_constants import register_lost_constants
 from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.exporting.strided import in_order_of_memory
 from modelexport_passes.scopes.fusions import fused_kernel, keep_origins
@@ -206,6 +207,8 @@ def _translate(
     )
     if program is None:
         raise ModelExportError("dynamo export: torch returned no program; expected an ONNXProgram")
+    if options["optimize"]:
+        register_lost_constants(program.model)
     return program
 
 
