@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import onnx
+import onnx_ir as ir
 
 from modelexport_passes.errors import ModelExportError
+from modelexport_passes.exporting.lost_constants import register_lost_constants
 from modelexport_passes.tools.tool import LOSES_CALLS, Tool, import_tool, on_protobuf
 
 Level = Literal["basic", "extended"]
@@ -54,4 +56,11 @@ def ort_optimizer(level: Level) -> Tool:
 def onnxscript_optimizer() -> Tool:
     """Constant folding and rewriting by ``onnxscript.optimizer.optimize``."""
     package = import_tool("onnxscript.optimizer")
-    return Tool("onnxscript.optimizer", on_protobuf(package.optimize), harm=LOSES_CALLS)
+
+    def optimize(proto: onnx.ModelProto) -> onnx.ModelProto:
+        model = ir.from_proto(proto)
+        package.optimize(model)
+        register_lost_constants(model)
+        return ir.to_proto(model)
+
+    return Tool("onnxscript.optimizer", on_protobuf(optimize), harm=LOSES_CALLS)

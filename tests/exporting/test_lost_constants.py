@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 import modelexport_passes as mx
+from modelexport_passes.builtin.optimizers import OnnxScriptOptimize
 from modelexport_passes.exporting.lost_constants import register_lost_constants
 from modelexport_passes.validation.session import open_session, run_session
 
@@ -33,4 +34,14 @@ def test_an_optimized_model_has_all_its_constants() -> None:
     assert register_lost_constants(exported) == 0
     (given,) = exported.graph.inputs
     (ours,) = run_session(open_session(exported), {str(given.name): x.numpy()})
+    np.testing.assert_allclose(ours, module(x).numpy(), rtol=1e-6)
+
+
+def test_onnxscripts_optimizer_as_a_step_leaves_all_constants() -> None:
+    """It loses the same ones."""
+    module, x = Clipping().eval(), torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    optimized = OnnxScriptOptimize()(mx.export(module, (x,), exporter="dynamo")).model
+    assert [node.op_type for node in optimized.graph].count("Clip") == 2
+    (given,) = optimized.graph.inputs
+    (ours,) = run_session(open_session(optimized), {str(given.name): x.numpy()})
     np.testing.assert_allclose(ours, module(x).numpy(), rtol=1e-6)
