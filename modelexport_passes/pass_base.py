@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Figure = int | float | str | bool | None | list["Figure"] | dict[str, "Figure"]
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Outcome(ir.passes.PassResult):
     """What a pass did, for the run report.
 
@@ -25,6 +25,10 @@ class Outcome(ir.passes.PassResult):
 
     figures: dict[str, Figure] = dataclasses.field(default_factory=dict[str, Figure])
     notes: list[str] = dataclasses.field(default_factory=list[str])
+
+    def __repr__(self) -> str:
+        """Without the model, which a terminal would show in full: every node and every weight."""
+        return f"Outcome(modified={self.modified}, figures={self.figures}, notes={self.notes})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -300,3 +300,9 @@ def test_the_same_input_gives_the_same_bytes(chain, tmp_path):
     for name in ("a.onnx", "b.onnx"):
         mx.Pipeline([mx.RecoverScopes(), mx.InjectTags()], output=tmp_path / name).run(tmp_path / "in.onnx")
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_an_outcome_is_shown_without_its_model(chain):
+    """At a prompt, all nodes and weights of a real one would be."""
+    shown = repr(mx.Outcome(chain, True, figures={"tagged": 4}, notes=["one is unknown"]))
+    assert shown == "Outcome(modified=True, figures={'tagged': 4}, notes=['one is unknown'])"
