@@ -21,9 +21,10 @@ def run_checker(model: ir.Model) -> list[Problem]:
     Large weights take part as inputs of the same type and shape, so the size of the model does not matter and no data
     is read; that their data is there is `modelexport_passes.validation.structure`'s to check.
     """
-    proto = _without_weights(model)
+    # As bytes, which is what the checker makes of it: the protobuf's own memory is free then.
+    data = _without_weights(model).SerializeToString()
     try:
-        onnx.checker.check_model(proto, full_check=True)  # pyright: ignore[reportUnknownMemberType]
+        onnx.checker.check_model(data, full_check=True)  # pyright: ignore[reportUnknownMemberType]
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         return [Problem("onnx-checker", "the model", _in_one_line(error))]
     return []
