@@ -19,6 +19,8 @@ import onnx
 import torch
 import transformers
 
+from tests.zoo import TensorsOut, randomise
+
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 NEEDED = ("pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy")
 """The metadata that tells modules. With all that torch writes, a million nodes are more than protobuf can hold."""
@@ -53,7 +55,8 @@ class Base:
 
 def exported_llama(*, optimize: bool = False) -> Base:
     """A tiny Llama as ``torch.onnx.export`` writes it."""
-    model = _varied(transformers.LlamaModel(transformers.LlamaConfig(**_OPTIONS, use_cache=False)))
+    model = transformers.LlamaModel(transformers.LlamaConfig(**_OPTIONS, use_cache=False)).eval()
+    randomise(model, torch.Generator().manual_seed(0))  # exporters write equal parameters once
     tokens = torch.ones(1, 8, dtype=torch.long)
     program = torch.onnx.export(model, kwargs={"input_ids": tokens}, dynamo=True, optimize=optimize, verbose=False)
     assert program is not None
@@ -62,33 +65,14 @@ def exported_llama(*, optimize: bool = False) -> Base:
 
 def exported_bert() -> Base:
     """A tiny BERT as the TorchScript exporter writes it, which knows modules by the names of nodes alone."""
-    model = _varied(transformers.BertModel(transformers.BertConfig(**_OPTIONS)))
+    model = transformers.BertModel(transformers.BertConfig(**_OPTIONS)).eval()
+    randomise(model, torch.Generator().manual_seed(0))
     tokens = torch.ones(1, 8, dtype=torch.long)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(_Tensors(model), (tokens, tokens), path, dynamo=False)
+        module = TensorsOut(model, ["input_ids", "attention_mask"])
+        torch.onnx.export(module, (tokens, tokens), path, dynamo=False)
         return Base(onnx.load(path), "layer")
-
-
-def _varied(model: torch.nn.Module) -> torch.nn.Module:
-    """With no two parameters equal: exporters write equal ones once."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
-    return model.eval()
-
-
-class _Tensors(torch.nn.Module):
-    """Tensors in and out, as this exporter wants."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        found = self.model(input_ids=tokens, attention_mask=mask)
-        return found.last_hidden_state, found.pooler_output
 
 
 def deepened(base: Base, nodes: int, *, metadata: Iterable[str] | None = NEEDED) -> onnx.ModelProto:
