@@ -103,7 +103,7 @@ def scopes_from_names(
         of_modules = owners.of(node) if read else []
         chain = chains.read(told, of_modules)
         if chain is not None:
-            events[node] = _event(node, chain, read, own.hints(node, chain[0]) if of_modules else ())
+            events[node] = _event(node, chain, read, own.hints(read, chain[0]) if of_modules else ())
             owned.append(of_modules)
     root, innermost = call_tree(list(events.values()))
     resolution = _Resolution(root, modules, owned)
@@ -158,10 +158,10 @@ class _Own:
                 for value in read:
                     self._place[value] = place if self._place.get(value, place) == place else None
 
-    def hints(self, node: ir.Node, tails: _Chain) -> tuple[str | None, ...]:
-        """For each tail the one module that owns, or holds the owners of, all that a node reads and no other place."""
-        read = [value for value in self._owners.read(node) if self._place[value] is not None]
-        owners = tuple(owner for value in read if (owner := self._owners.owner(value)) is not None)
+    def hints(self, read: Sequence[ir.Value], tails: _Chain) -> tuple[str | None, ...]:
+        """For each tail the one module that owns, or holds the owners of, what is read here and in no other place."""
+        alone = [value for value in read if self._place[value] is not None]
+        owners = tuple(owner for value in alone if (owner := self._owners.owner(value)) is not None)
         if not owners:
             return ()
         told = self._told.get(owners)
@@ -274,14 +274,16 @@ class _Resolution:
         direct = _direct(parent, key)
         known = self._modules.with_tail(key)
         is_known = direct in self._modules.classes and tail(direct) == key
-        if len(known) == 1 and (self._modules.complete or self._inside(call, parent, direct)):
+        if len(known) == 1 and self._modules.complete:
+            return known[0], Source.NAME
+        votes = self._votes(call)
+        if len(known) == 1 and self._inside(call, parent, direct, votes):
             return known[0], Source.NAME
         if self._modules.complete and is_known:
             # A parameter that two modules share has one owner by name; the caller's own module is the one it calls.
-            if not self._votes(call)[direct]:
+            if not votes[direct]:
                 self.unconfirmed[call] = known
             return direct, Source.NAME
-        votes = self._votes(call)
         if votes and direct not in votes:
             below = "" if not parent else f"{parent}."
             return max(votes, key=lambda path: (path.startswith(below), votes[path])), Source.PARAMETER
@@ -289,33 +291,33 @@ class _Resolution:
             self.unconfirmed[call] = known
         if is_known or votes:
             return direct, Source.NAME
-        inside = self._inside(call, parent, direct)
+        inside = self._inside(call, parent, direct, votes)
         if len(inside) == 1:
             return inside[0], Source.NAME
         if inside or (known and self._modules.complete):
             return self._next(call, inside or known), Source.DATAFLOW
         return direct, Source.NAME
 
-    def _inside(self, call: Call, parent: str, direct: str) -> Sequence[str]:
+    def _inside(self, call: Call, parent: str, direct: str, votes: Collection[str]) -> Sequence[str]:
         """The modules below the caller that it may be a call of; ``direct``: what the caller itself may have."""
         inside = self._modules.below(parent, call.key)
         if self._modules.complete:
             return inside
-        inside = [path for path in inside if path == direct or not self._is_called_by_holder(path, call)]
+        # What a call reads nothing of is not what it is a call of where the caller calls that one's holder, too.
+        inside = [path for path in inside if path == direct or path in votes or not self._holder_is_called(path, call)]
         if direct in inside or not inside:
             return inside
         # All that is known here has parameters, and who has them reads them: what reads none is another module.
-        voted = self._votes(call)
-        return [path for path in inside if path in voted or path not in self._claimed]
+        return [path for path in inside if path in votes or path not in self._claimed]
 
-    def _is_called_by_holder(self, path: str, call: Call) -> bool:
-        """Whether a call is of another module: its caller calls the holder of this one too, and reads nothing of it."""
+    def _holder_is_called(self, path: str, call: Call) -> bool:
+        """Whether the caller of a call calls the holder of this module as well, itself or further down."""
         assert call.parent is not None
         below = self._below.get(call.parent)
         if below is None:
             below = self._below[call.parent] = {one.key for one in call.parent.walk()}
         holder = path.removesuffix(call.key).removesuffix(".")
-        return tail(holder) in below and not self._votes(call)[path]
+        return tail(holder) in below
 
     @functools.cached_property
     def _claimed(self) -> Collection[str]:
