@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from modelexport_passes.randomness import draws_random_numbers
+from modelexport_passes.scopes.parameters import FOLDED_FROM, literal_list
 
 if TYPE_CHECKING:
     from modelexport_passes.outlining.flow import Op, Wire
@@ -66,5 +66,6 @@ def is_parameter(value: ir.Value) -> bool:
 
 
 def folded_from(value: ir.Value) -> list[str]:
-    """What an optimizer computed an initializer from (``pkg.onnxscript.optimizer.folded_from``: a list of names)."""
-    return re.findall(r"'([^']*)'", value.metadata_props.get("pkg.onnxscript.optimizer.folded_from", ""))
+    """The names of what an optimizer computed an initializer from."""
+    told = value.metadata_props.get(FOLDED_FROM)
+    return [] if told is None else literal_list(told)
