@@ -270,10 +270,7 @@ def remove_node(graph: ir.Graph, node: ir.Node) -> None:
     if not _FIELDS_ARE_KNOWN or any(value._uses or value._is_graph_output for value in node._outputs):
         graph.remove(node, safe=True)  # which says what is wrong
         return
-    for at, value in enumerate(node._inputs):
-        if value is not None:
-            del value._uses[_new_usage(_Usage, (node, at))]
-    node._inputs = (None,) * len(node._inputs)
+    set_inputs(node, [None] * len(node._inputs))
     node._graph = None
     graph._nodes.remove(node)
 

@@ -198,9 +198,7 @@ class _Body:
         while graphs:
             graph = graphs.pop()
             for inner in graph:
-                for at, value in enumerate(inner.inputs):
-                    if value in new:
-                        inner.replace_input_with(at, new[value])
+                set_inputs(inner, [value if value is None else new.get(value, value) for value in inner.inputs])
                 graphs.extend(subgraphs_of(inner))
             for at, value in enumerate(graph.outputs):
                 if value in new:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from modelexport_passes.fast_nodes import set_inputs
 from modelexport_passes.scopes.copying import copy_node
 from modelexport_passes.scopes.ledger import ORIGIN_KEY, Ledger, read_ledger, state_pairs
 from modelexport_passes.scopes.relative import to_absolute
@@ -195,5 +196,4 @@ class _Move:
 
 def _pass(site: ir.Node, inputs: Sequence[ir.Value | None]) -> None:
     site.resize_inputs(len(inputs))
-    for at, value in enumerate(inputs):
-        site.replace_input_with(at, value)
+    set_inputs(site, inputs)
