@@ -17,7 +17,7 @@ from modelexport_passes.inlining.instantiate import Instantiation
 from modelexport_passes.inlining.originals import Originals
 from modelexport_passes.inlining.results import Results
 from modelexport_passes.inlining.site import Instance, Site
-from modelexport_passes.scopes.ledger import Ledger, read_ledger, write_ledger
+from modelexport_passes.scopes.ledger import STANDS_IN_KEY, Ledger, read_ledger, write_ledger
 from modelexport_passes.scopes.scope import Scope, Source, scope_of, set_scope
 from modelexport_passes.scopes.tags import retag, tag_templates
 from modelexport_passes.scopes.walk import all_nodes, owned_nodes, subgraphs_of
@@ -68,6 +68,8 @@ def inline(model: ir.Model, selected: Selected, wanted: Callable[[Scope | None],
     originals = Originals(model.graph, ledger, names)
     site = Site(names, Names(_node_names(model.graph)), originals, inside=False)
     _inline_in(model.graph, instantiation, site)
+    if any(call.idle for call in ledger.calls.values()):
+        site.stand_ins += [node for node in model.graph if STANDS_IN_KEY in node.metadata_props]
     _drop_unused(model.graph, site.stand_ins)
     if originals.reused and not originals.in_order():
         originals.move_to_front()
@@ -135,10 +137,12 @@ def _merge_opsets(model: ir.Model, functions: Iterable[ir.Function]) -> None:
 
 
 def _drop_unused(graph: ir.Graph, stand_ins: Sequence[ir.Node]) -> None:
-    """Where the constants are back, nothing reads what computed them."""
+    """Where the constants are back, nothing reads what computed them; what calls that stay need is marked."""
     for node in reversed(stand_ins):
         if not any(value.uses() or value.is_graph_output() for value in node.outputs):
             remove_node(graph, node)
+        else:
+            node.metadata_props[STANDS_IN_KEY] = "1"
 
 
 def _value_names(graph: ir.Graph) -> Iterable[str]:

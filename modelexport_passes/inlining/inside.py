@@ -29,11 +29,13 @@ class _Run(NamedTuple):
     Attributes:
         scope: its absolute scope.
         stands_in: the original has a constant for what it computes at this call.
+        idle: it does nothing at this call, and the original has it not.
         constants: number of an input -> origin of the constant that it is at this call.
     """
 
     scope: Scope | None
     stands_in: bool
+    idle: bool
     constants: dict[str, str]
 
 
@@ -77,7 +79,7 @@ def scopes_at_calls(model: ir.Model, ledger: Ledger, through: Identifiers) -> Ru
 
 
 def _walk(model: ir.Model, place: _Place, ledger: Ledger, through: Identifiers) -> Iterator[tuple[str, _Run]]:
-    stand_ins = set(place.differs.stand_ins)
+    stand_ins, idle = set(place.differs.stand_ins), set(place.differs.idle)
     for node in owned_nodes(place.body):
         scope = scope_of(node)
         if place.function is not None:
@@ -89,7 +91,7 @@ def _walk(model: ir.Model, place: _Place, ledger: Ledger, through: Identifiers) 
             if value is not None and value in place.constants:
                 constants[str(at)] = place.constants[value]
         if not seen_through:
-            yield place.key, _Run(scope, node.name in stand_ins, constants)
+            yield place.key, _Run(scope, node.name in stand_ins, node.name in idle, constants)
         if callee is not None:
             inner = _entered(callee, node, scope, ledger)
             if seen_through:
@@ -115,7 +117,7 @@ def record_differences(model: ir.Model, ledger: Ledger, before: Runs) -> None:
         # Not a call that was not there before: of a function that was inside of what is gone.
         known = before.get(place.key, ()) if place.key not in reached else ()
         reached.add(place.key)
-        if len(known) == len(nodes) and any(run.stands_in or run.constants for run in known):
+        if len(known) == len(nodes) and any(run.stands_in or run.idle or run.constants for run in known):
             _record_constants(nodes, known, ledger.calls.setdefault(place.key, Call()))
         for at, node in enumerate(nodes):
             scope = scope_of(node)
@@ -138,6 +140,7 @@ def _record_constants(nodes: Sequence[ir.Node], runs: Sequence[_Run], call: Call
     """Note what only stands in at one call of a body, and its constants; calls that had them may be gone from it."""
     named = [(str(node.name), run) for node, run in zip(nodes, runs, strict=True)]
     call.stand_ins = [name for name, run in named if run.stands_in]
+    call.idle = [name for name, run in named if run.idle]
     call.constants = {name: run.constants for name, run in named if run.constants}
 
 

@@ -180,6 +180,7 @@ class _BodyCopy:
         self._particular = instantiation.particular(call, scope, site)
         restored = self._particular if site.originals is not None else Call()
         self._stand_ins, self._constants = frozenset(restored.stand_ins), restored.constants
+        self._idle = frozenset(restored.idle)
         self._attributes = {**body.defaults, **attributes}
         self._inherited: dict[str, str] = {}
         if not body.is_module:
@@ -206,6 +207,9 @@ class _BodyCopy:
         for part in parts:
             if part.callee is not None and self._all.wants(self._place(part).scope):
                 self._expand(part, part.callee)
+                continue
+            if self._idle and part.node.name in self._idle:
+                self._values[part.node.outputs[0]] = self._values[part.node.inputs[0]]
                 continue
             if originals is not None:
                 origin = origins.get(str(part.node.name), part.origin) if origins else part.origin

@@ -19,6 +19,7 @@ from modelexport_passes.scopes.ledger import (
     MODULE_KEY,
     ORIGIN_KEY,
     PART_KEY,
+    STANDS_IN_KEY,
     STATE_KEY,
     Call,
     Ledger,
@@ -49,11 +50,13 @@ def record(model: ir.Model, plan: OutlinePlan, made: Made) -> None:
             _record_original(op, ledger)
     for function in plan.functions:
         _record_function(model, function, plan.bodies, made, ledger)
-    if plan.bodies.folded:
-        _record_unfolded(plan, made, ledger)
+    if plan.bodies.folded or plan.bodies.idle:
+        _record_stand_ins(plan, made, ledger)
     for item in plan.bodies.layout[plan.bodies.root]:
         if isinstance(item, Region):
             set_scope(made[item], Scope(item.frames, _source(item, plan.bodies)))
+        elif item.stands_in:
+            made[item].metadata_props[STANDS_IN_KEY] = "1"
     write_ledger(model, ledger)
 
 
@@ -97,7 +100,7 @@ def _record_function(model: ir.Model, function: FunctionPlan, bodies: Bodies, ma
     model_function.metadata_props[CALLS_KEY] = as_text([str(region.frame) for region in instances])
 
 
-def _record_unfolded(plan: OutlinePlan, made: Made, ledger: Ledger) -> None:
+def _record_stand_ins(plan: OutlinePlan, made: Made, ledger: Ledger) -> None:
     """Note for each call the operations that only stand in, and the constants that it has instead."""
     bodies = plan.bodies
     order = {function.group: function.order for function in plan.functions}
@@ -110,7 +113,7 @@ def _record_unfolded(plan: OutlinePlan, made: Made, ledger: Ledger) -> None:
                 name = str(made[first].name)
                 call = ledger.calls.setdefault(call_key(region.frames, region.part), Call())
                 if stands_in:
-                    call.stand_ins.append(name)
+                    (call.idle if item in bodies.idle else call.stand_ins).append(name)
                 slots = range(len(item.ins)) if isinstance(item, Op) else order[bodies.group_of[item]]
                 for folded in bodies.folded.get(item, ()):
                     origin = _record_folded(folded.constant, ledger)

@@ -49,6 +49,24 @@ class KnownValues:
 
     def content(self, wire: Wire) -> Array | None:
         """What a value always holds; None if that is not known."""
+        self._find(wire)
+        return self._contents.get(wire)
+
+    def dtype(self, wire: Wire) -> int | None:
+        """The element type of a tensor as onnx numbers it; None if that is not known."""
+        self._find(wire)
+        kind = self._types[wire]
+        return None if kind is None else kind.tensor_type.elem_type or None
+
+    def sizes(self, wire: Wire) -> list[int | None] | None:
+        """The size of each dimension of a tensor, None for those that are not known; None if the rank is not known."""
+        self._find(wire)
+        kind = self._types[wire]
+        if kind is None or not kind.tensor_type.HasField("shape"):
+            return None
+        return [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.tensor_type.shape.dim]
+
+    def _find(self, wire: Wire) -> None:
         waiting = [wire]
         while waiting:
             last = waiting[-1]
@@ -59,7 +77,6 @@ class KnownValues:
             waiting.pop()
             if last not in self._types:
                 self._settle(last)
-        return self._contents.get(wire)
 
     def _settle(self, wire: Wire) -> None:
         """Find what is known of a value, now that it is of all that it is made of."""

@@ -185,15 +185,26 @@ def _take_order_of_first(
 
 
 def canonical_form(
-    items: Sequence[Item], left_out: Collection[int], bodies: Bodies, numbers: dict[Hashable, int]
+    items: Sequence[Item],
+    left_out: Collection[int],
+    bodies: Bodies,
+    numbers: dict[Hashable, int],
+    *,
+    through: Collection[int] = (),
 ) -> tuple[list[int], Hashable]:
     """Positions of the items in an order that their structure decides, and the body in that order.
+
+    The result of those of ``left_out`` that are in ``through`` counts as what their first input is.
 
     Equal forms are equal bodies, whatever the order was good for: keys and wiring are compared as they are.
     """
     kept = [at for at in range(len(items)) if at not in left_out]
     keys = {at: bodies.item_key(items[at]) for at in kept}
     maker = {wire: (at, out) for at in kept for out, wire in enumerate(bodies.results_of(items[at]))}
+    for at in sorted(through):
+        source = bodies.reads_of(items[at])[0]
+        if source in maker:
+            maker[bodies.results_of(items[at])[0]] = maker[source]
     reads = {
         at: [None if wire is None else maker.get(wire, OUTSIDE) for wire in bodies.reads_of(items[at])] for at in kept
     }

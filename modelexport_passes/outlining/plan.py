@@ -115,7 +115,7 @@ def plan_outline(
             graph, selection, taken, own_calls, few, found_state, likeness,
             split=split, min_nodes=min_nodes, unfold=unfold,
         )  # fmt: skip
-        if plan.bodies.folded and _has_stand_ins(plan.bodies):
+        if (plan.bodies.folded or plan.bodies.idle) and _has_stand_ins(plan.bodies):
             unfold = False
             continue
         found = {
@@ -177,9 +177,11 @@ def _plan(
 
 
 def _has_stand_ins(bodies: Bodies) -> bool:
-    """Whether operations that stand in for others came to lie in the main graph, where inlining could not tell them."""
+    """Whether the main graph came to have stand-ins but constants: no call would tell inlining what they are."""
     items = bodies.layout[bodies.root]
-    return any(item in bodies.folded or (isinstance(item, Op) and item.stands_in) for item in items)
+    return any(
+        item in bodies.folded or (isinstance(item, Op) and item.stands_in and not item.constant) for item in items
+    )
 
 
 def _small(ops: Sequence[Op], min_nodes: int) -> list[Region]:

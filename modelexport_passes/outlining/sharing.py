@@ -24,6 +24,7 @@ from modelexport_passes.outlining.canonical import (
     weight_kind,
 )
 from modelexport_passes.outlining.flow import OF_ITS_OWN, Op, Wire
+from modelexport_passes.outlining.idle import stand_idle
 from modelexport_passes.outlining.known_values import KnownValues
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.margins import Leaving
@@ -105,6 +106,7 @@ class Bodies:
         attributes: region -> the attributes that its call passes, where it passes any.
         likeness: in what regions that share may differ.
         folded: operation or call -> the constants that it had where it now takes the result of stand-ins.
+        idle: stand-ins that do nothing.
     """
 
     root: Region
@@ -116,6 +118,7 @@ class Bodies:
     actuals: dict[Region, list[Wire]] = field(default_factory=dict[Region, list[Wire]])
     attributes: dict[Region, Given] = field(default_factory=dict[Region, Given])
     folded: dict[Item, list[Folded]] = field(default_factory=dict["Item", "list[Folded]"])
+    idle: set[Op] = field(default_factory=set[Op])
     _ends: dict[Region, _Ends] = field(default_factory=dict[Region, _Ends])
     _keys: dict[int, Hashable] = field(default_factory=dict[int, Hashable])
     _numbers: dict[Hashable, int] = field(default_factory=dict[Hashable, int])
@@ -222,6 +225,8 @@ def share(bodies: Bodies, known: KnownValues | None) -> None:
     lift = bodies.likeness.lift != "never"
     for level in _levels(bodies):
         alike = _alike(level, bodies)
+        if known is not None and stand_idle(alike, bodies, known):
+            alike = _alike(level, bodies)
         if known is not None and unfold(alike, bodies, known):
             alike = _alike(level, bodies)
         moved = unite_up_to_order(alike, level, bodies, margins=lift)

@@ -18,12 +18,11 @@ import numpy as np
 from modelexport_passes.outlining.canonical import is_constant
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.known_values import KnownValues
-from modelexport_passes.outlining.layout import Edges, Item, topological_order
+from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.margins import Margin, computes_shapes, find_margin, is_move
 from modelexport_passes.outlining.order import Alike, canonical_form
 from modelexport_passes.outlining.regions import Region, kind_of_call
-from modelexport_passes.scopes.copying import copy_node
-from modelexport_passes.scopes.scope import Scope, Source
+from modelexport_passes.outlining.stand_ins import let_read, put_in, stand_in
 
 if TYPE_CHECKING:
     from modelexport_passes.outlining.sharing import Bodies
@@ -242,21 +241,9 @@ class _Pairing:
             elif missing := [read for read in wire.producer.reads if read not in self._there]:
                 waiting += missing
             else:
-                made.append(self._stand_in(wire.producer))
+                made.append(stand_in(wire.producer, self._model.region, self._other.region, self._there))
+                self._there.update(zip(wire.producer.outs, made[-1].outs, strict=True))
         return made
-
-    def _stand_in(self, op: Op) -> Op:
-        region, frames = self._other.region, self._model.region.frames
-        scope = op.scope
-        if op.frames[: len(frames)] == frames:
-            source = Source.INHERITED if scope is None else scope.source
-            scope = Scope((*region.frames, *op.frames[len(frames) :]), source)
-        copy = Op(copy_node(op.node, [None] * len(op.ins)), op.order, region, scope)
-        copy.stands_in = True
-        copy.take([None if wire is None else self._there[wire] for wire in op.ins])
-        copy.outs = [Wire(value, copy) for value in copy.node.outputs]
-        self._there.update(zip(op.outs, copy.outs, strict=True))
-        return copy
 
     def _is_proven(self, known: KnownValues) -> bool:
         """Whether what is computed is what the constants hold."""
@@ -269,26 +256,9 @@ class _Pairing:
 
     def _put_in(self, stand_ins: Sequence[Op]) -> None:
         """Let the region compute."""
-        region, bodies = self._other.region, self._bodies
+        bodies = self._bodies
         for reader, folded, wire in self._folded:
-            if isinstance(reader, Op):
-                reader.ins[folded.slot] = self._there[wire]
-                reader.take(reader.ins, reader.captures)
-                self._there[wire].readers.append(reader)
-            else:
-                bodies.actuals[reader][folded.slot] = self._there[wire]
+            let_read(reader, folded.slot, self._there[wire], bodies)
             bodies.folded.setdefault(reader, []).append(folded)
-        for op in stand_ins:
-            for wire in op.reads:
-                wire.readers.append(op)
         constants = {folded.constant for _, folded, _ in self._folded}
-        items = [*stand_ins, *(item for item in bodies.layout[region] if item not in constants)]
-        maker = {wire: item for item in items for wire in bodies.results_of(item)}
-        edges: Edges = {}
-        for item in items:
-            for wire in bodies.reads_of(item):
-                if wire in maker:
-                    edges.setdefault(maker[wire], {})[item] = None
-        order = topological_order(items, edges)
-        assert len(order) == len(items)  # what is put in hangs together as in the model
-        bodies.layout[region] = order
+        put_in(stand_ins, self._other.region, bodies, instead_of=constants)

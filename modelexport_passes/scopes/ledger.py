@@ -40,6 +40,9 @@ STATE_KEY = "pkg.modelexport_passes.state"
 """Metadata key on a function: JSON, name of an input that is state -> name of the output that is its next value, null
 for one that is only read."""
 
+STANDS_IN_KEY = "pkg.modelexport_passes.stands_in"
+"""Metadata key on an operation of the main graph, a constant mostly, that the original model has not: calls need it."""
+
 PART_KEY = "pkg.modelexport_passes.part"
 """Metadata key on a call: which part of the module call it is, from 1, where that was cut into parts. On the function
 of such calls: the parts that it is, ``1,2``."""
@@ -69,6 +72,8 @@ class Call:
         scopes: name of a node in the body -> its absolute scope, where the relative one in the body is not this call's.
         origins: name of a node in the body -> its origin, where it is not the one in the body; "" for none.
         stand_ins: names of nodes in the body that only stand in at this call: it has constants for what they compute.
+        idle: names of nodes in the body that do nothing at this call, which has not got them: their first input is
+            their result.
         constants: name of a node in the body -> number of an input -> origin of the constant that it is at this call.
     """
 
@@ -76,6 +81,7 @@ class Call:
     scopes: dict[str, str] = field(default_factory=dict[str, str])
     origins: dict[str, str] = field(default_factory=dict[str, str])
     stand_ins: list[str] = field(default_factory=list[str])
+    idle: list[str] = field(default_factory=list[str])
     constants: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
 
 

@@ -44,7 +44,7 @@ class LedgerUpkeep:
                 call.scopes = {names[name]: scope for name, scope in call.scopes.items() if name in names}
                 call.origins = {names[name]: origin for name, origin in call.origins.items() if name in names}
                 # What the body computes now need not be what the call had as a constant: all calls compute it.
-                call.stand_ins, call.constants = [], {}
+                call.stand_ins, call.idle, call.constants = [], [], {}
         write_ledger(self._model, ledger)
         gone = self._functions.keys() - self._calls().keys()
         ledger.calls = {key: call for key, call in ledger.calls.items() if key not in gone}
