@@ -14,7 +14,7 @@ _TRAINING_MODE = 2
 def draws_random_numbers(node: ir.Node) -> bool:
     """Whether a node is one of onnx's own operations that draw random numbers."""
     if node.op_type in _RANDOM:
-        return node.domain in ("", "ai.onnx")
-    if node.op_type != "Dropout" or node.domain not in ("", "ai.onnx"):
+        return node.domain == ""
+    if node.op_type != "Dropout" or node.domain != "":
         return False
     return len(node.inputs) > _TRAINING_MODE and node.inputs[_TRAINING_MODE] is not None

@@ -38,7 +38,7 @@ def operator_key(op: Op, *, constant_value: bool, plain_values: bool = True) -> 
 
 def is_constant(op: Op) -> bool:
     """A Constant of onnx's own domain."""
-    return op.node.op_type == "Constant" and op.node.domain in ("", "ai.onnx")
+    return op.node.op_type == "Constant" and op.node.domain == ""
 
 
 def constant_kind(op: Op) -> Key:

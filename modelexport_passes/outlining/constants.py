@@ -25,7 +25,7 @@ _INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 def computes_constant(op: Op) -> bool:
     """Whether an operation that reads constants alone makes a small one of them."""
     node = op.node
-    drawn = node.domain not in ("", "ai.onnx") or op.has_bodies or draws_random_numbers(node)
+    drawn = node.domain != "" or op.has_bodies or draws_random_numbers(node)
     return not drawn and _is_small_result(op)
 
 

@@ -143,7 +143,7 @@ def _moves(items: Sequence[Item], margin: AbstractSet[int], bodies: Bodies) -> s
 
 
 def _is_move(op: Op) -> bool:
-    return len(op.reads) == _INPUTS.get(op.node.op_type) and op.node.domain in ("", "ai.onnx")
+    return len(op.reads) == _INPUTS.get(op.node.op_type) and op.node.domain == ""
 
 
 def _give(region: Region, member: _Member, most: _Member, bodies: Bodies, known: KnownValues) -> bool:

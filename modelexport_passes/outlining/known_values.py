@@ -186,4 +186,4 @@ def _is_told(wire: Wire) -> bool:
 
 
 def _is_understood(op: Op) -> bool:
-    return op.node.domain in ("", "ai.onnx") and not op.has_bodies and not draws_random_numbers(op.node)
+    return op.node.domain == "" and not op.has_bodies and not draws_random_numbers(op.node)

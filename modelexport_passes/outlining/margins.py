@@ -113,12 +113,12 @@ def computes_shapes(items: Iterable[Item]) -> bool:
 
 def may_be_light(op: Op) -> bool:
     """Whether an operation may lie in a margin: it is no layer's work where none of what it takes is a weight."""
-    return op.node.op_type in _LIGHT and op.node.domain in ("", "ai.onnx")
+    return op.node.op_type in _LIGHT and op.node.domain == ""
 
 
 def is_move(item: Item) -> bool:
     """Whether an operation only moves data."""
-    return isinstance(item, Op) and item.node.op_type in _MOVES and item.node.domain in ("", "ai.onnx")
+    return isinstance(item, Op) and item.node.op_type in _MOVES and item.node.domain == ""
 
 
 def _light(items: Sequence[Item]) -> set[int]:
@@ -155,7 +155,7 @@ def _is_table(wire: Wire) -> bool:
 def is_view_of_weight(wire: Wire) -> bool:
     """A copy or a transposition of a weight."""
     while (op := wire.producer) is not None:
-        if op.node.op_type not in _VIEWS or op.node.domain not in ("", "ai.onnx") or op.ins[0] is None:
+        if op.node.op_type not in _VIEWS or op.node.domain != "" or op.ins[0] is None:
             return False
         wire = op.ins[0]
     return wire.is_weight

@@ -25,7 +25,7 @@ def is_pure(node: ir.Node, functions: Container[Place]) -> bool:
     """Whether an operation gives the same for the same inputs: ONNX's own but random ones, and these functions."""
     if node.op_identifier() in functions:
         return True
-    return node.domain in ("", "ai.onnx") and not draws_random_numbers(node)
+    return node.domain == "" and not draws_random_numbers(node)
 
 
 class Calls:

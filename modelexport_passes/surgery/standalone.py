@@ -205,7 +205,7 @@ class _Free:
         return self._known[value]
 
     def _is_free_node(self, node: ir.Node) -> bool:
-        if node.domain not in ("", "ai.onnx") or has_bodies(node) or draws_random_numbers(node):
+        if node.domain != "" or has_bodies(node) or draws_random_numbers(node):
             return False
         if node.op_type == "Constant":
             return True
