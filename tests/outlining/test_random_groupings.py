@@ -6,6 +6,7 @@ The groupings make no sense as modules, which is the point: regions cross, come 
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +205,73 @@ def test_random_graphs_with_random_module_trees(text: str, seed: int, options: d
     model = model_of(text)
     group(model, seed)
     assert_reversible(model, GRAPH_INPUTS, **options)
+
+
+# --- layers that an exporter wrote differently -----------------------------------------------------------------------
+
+MOVES = {
+    "Identity": "{new} = Identity({old})",
+    "Cast": "{new} = Cast <to = 1> ({old})",
+    "Expand": "{new}k = Constant <value = int64[2] {{2, 3}}> ()  {new} = Expand({old}, {new}k)",
+    "Reshape": "{new}k = Constant <value = int64[2] {{2, 3}}> ()  {new} = Reshape({old}, {new}k)",
+    "Strict": "{new}k = Constant <value = int64[2] {{2, 3}}> ()  {new} = Reshape <allowzero = 1> ({old}, {new}k)",
+    "Computed": "{new}k = Shape({old})  {new} = Reshape({old}, {new}k)",
+    "Other": "{new}k = Shape(x)  {new} = Expand({old}, {new}k)",
+    "Turn": "{new}t = Transpose <perm = [1, 0]> ({old})  {new} = Transpose <perm = [1, 0]> ({new}t)",
+}
+"""What gives what it takes, in the ways that exporters write it, or leave it out."""
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> tuple[str, dict[str, tuple[Frame, ...]]]:
+    """Layers of one body that differ in moves; and the module call of each operation, by its first output."""
+    length = draw(st.integers(2, 6))
+    inner = range(*sorted(draw(st.tuples(st.integers(0, length), st.integers(0, length)))))
+    steps: list[tuple[str, int, int]] = []
+    for at in range(length):
+        operation = draw(st.sampled_from(["Add", "Mul", "Softmax", "Tanh", "MatMul"]))
+        steps.append((operation, draw(st.integers(-1, at - 1)), draw(st.integers(-1, at - 1))))
+    # What no weight made counts as shared by all layers, and what a call makes never does.
+    steps.append(("MatMul", length - 1, length - 1))
+    spots = draw(st.lists(st.integers(0, length - 1), max_size=2, unique=True))
+    lines: list[str] = []
+    calls: dict[str, tuple[Frame, ...]] = {}
+    last = "x"
+    for layer in range(draw(st.integers(2, 4))):
+        outer = (Frame("", "random.Root"), Frame(f"{layer}", f"random.C{draw(st.sampled_from([0, 0, 0, 1]))}"))
+        made = {-1: last}
+        for at, (operation, first, second) in enumerate(steps):
+            stack = (*outer, Frame(f"{layer}.inner", "random.C2")) if at in inner else outer
+            name, (one, two) = f"v{layer}_{at}", (made[first], made[second])
+            text = {
+                "MatMul": f"{name} = MatMul({one}, w{layer % 2})",
+                "Softmax": f"{name} = Softmax <axis = -1> ({one})",
+                "Tanh": f"{name} = Tanh({one})",
+            }.get(operation, f"{name} = {operation}({one}, {two})")
+            if at in spots and (move := draw(st.sampled_from([None, *MOVES]))):
+                text = f"{text}  {MOVES[move].format(new=f'{name}m', old=name)}"
+                name = f"{name}m"
+            made[at] = name
+            lines.append(text)
+            calls.update((word[:-2], stack) for word in _ASSIGNED.findall(text))
+        last = made[length]
+    size = draw(st.sampled_from(["2,3", "N,3"]))
+    weights = "<float[3,3] w0 = {1,2,3,4,5,6,7,8,9}, float[3,3] w1 = {9,8,7,6,5,4,3,2,1}>"
+    body = "\n".join([*lines, f"y = Identity({last})"])
+    return f"g (float[{size}] x) => (float[{size}] y) {weights} {{\n{body}\n}}", calls
+
+
+_ASSIGNED = re.compile(r"\w+ =(?= \w+[ (<])")
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(case=layers(), options=OPTIONS)
+def test_layers_that_differ_in_moves(case: tuple[str, dict[str, tuple[Frame, ...]]], options: dict[str, Any]) -> None:
+    """Whatever stands in for whatever: the same results, and the same model back."""
+    text, calls = case
+    model = model_of(text)
+    for node in model.graph:
+        stack = calls.get(str(node.outputs[0].name))
+        if stack is not None:
+            set_scope(node, Scope(stack, Source.EXPORT))
+    assert_reversible(model, {"x": _X}, **options)
