@@ -3,6 +3,7 @@
     python -m benchmarks.sharing                       # the bundled sample, about half a minute per architecture
     python -m benchmarks.sharing --archs bert,llama
     python -m benchmarks.sharing --zoo PATH --keep DIR --json rows.jsonl
+    python -m benchmarks.sharing --every               # every way to select and to share, not only auto and all
 
 A *block class* is a class of which a ModuleList holds at least two items with modules of their own. *Distinct* counts
 their different ``repr``, which is a good but not a perfect yardstick: shifted and unshifted windows have one ``repr``,
@@ -11,8 +12,8 @@ bodies and the operators that one has more of than the other, and each block wit
 not called, left no operation, no result used, not convex.
 
 Every model is also run: bit-equal after outlining and after inlining that, with onnxruntime's optimizations off, and
-inlining must give back every operation with its attributes and scope. What draws random numbers gets a seed first:
-without one, onnxruntime takes a node's position for it.
+inlining must give back every operation with its attributes and scope. Both pass onnx's full checker, if the export
+does. What draws random numbers gets a seed first: without one, onnxruntime takes a node's position for it.
 """
 
 from __future__ import annotations
@@ -45,6 +46,21 @@ from modelexport_passes.randomness import draws_random_numbers
 from modelexport_passes.scopes.walk import all_nodes
 from modelexport_passes.validation.session import Array, open_session, run_session
 from tests.zoo import ZooCase
+
+SELECTIONS: dict[str, dict[str, Any]] = {"auto": {"modules": "auto"}, "all": {}}
+EVERY: dict[str, dict[str, Any]] = {
+    **SELECTIONS,
+    "classes": {"modules": ["*Attention*", "*MLP*", "*Norm*"]},
+    "paths": {"paths": ["*.0", "*.1.*"]},
+    "depth": {"depth": 2},
+    "exclude": {"exclude": ["*Linear", "*.0"]},
+    "min_nodes": {"min_nodes": 6},
+    "min_calls": {"min_calls": 2},
+    "split": {"on_nonconvex": "split"},
+    "lift attributes": {"lift": "attributes"},
+    "lift never": {"lift": "never"},
+    "weights shape": {"weights": "shape"},
+}
 
 _FLAT = "left flat"
 _NOTHING_TO_CUT = ("not called", "left no operation", "its results are not used")
@@ -103,8 +119,8 @@ class Row:
     failures: list[str] = field(default_factory=list)
 
 
-def measure(case: ZooCase, kind: str, proto: onnx.ModelProto) -> Row:
-    """Outline, inline, compare."""
+def measure(case: ZooCase, kind: str, proto: onnx.ModelProto, selections: Mapping[str, dict[str, Any]]) -> Row:
+    """Outline in each of these ways, inline, compare."""
     exported = recorded(proto, kind, case)
     truths(exported.graph)
     seed(exported)
@@ -119,17 +135,20 @@ def measure(case: ZooCase, kind: str, proto: onnx.ModelProto) -> Row:
     if _run(exported, inputs) != expected:
         row.failures.append("not compared: the model draws random numbers")
         return row
-    for selection in ("auto", "all"):
-        outlined = exported.clone()
-        mx.Outline(modules=selection)(outlined)
-        row.bytes_after = graph_bytes(outlined)
-        if _run(outlined, inputs) != expected:
-            row.failures.append(f"outline {selection}: outputs differ")
-        mx.Inline()(outlined)
-        if _run(outlined, inputs) != expected:
-            row.failures.append(f"inline after {selection}: outputs differ")
-        if _operations(outlined) != kept or _edge(outlined) != edge:
-            row.failures.append(f"inline after {selection}: another model")
+    valid = not _fault(exported)
+    for name, options in selections.items():
+        model = exported.clone()
+        for step in (mx.Outline(**options), mx.Inline()):
+            step(model)
+            after = f"{step.name} ({name})"
+            if name == "all" and isinstance(step, mx.Outline):
+                row.bytes_after = graph_bytes(model)
+            if _run(model, inputs) != expected:
+                row.failures.append(f"{after}: outputs differ")
+            if valid and (fault := _fault(model)):
+                row.failures.append(f"{after}: {fault}")
+        if _operations(model) != kept or _edge(model) != edge:
+            row.failures.append(f"inline ({name}): another model")
     return row
 
 
@@ -235,6 +254,15 @@ def graph_bytes(model: ir.Model) -> int:
     return proto.ByteSize() - sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
 
 
+def _fault(model: ir.Model) -> str | None:
+    """What onnx's full checker finds."""
+    try:
+        onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        return str(error).splitlines()[0]
+    return None
+
+
 def _operations(model: ir.Model) -> Counter[Any]:
     return Counter((node.op_type, attributes_key(node), mx.scope_of(node)) for node in all_nodes(model))
 
@@ -275,14 +303,14 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def measure_case(case: ZooCase, home: Home) -> dict[str, Any]:
+def measure_case(case: ZooCase, home: Home, selections: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """The rows of one case, and what failed with its cause."""
     found = home.exports(case)
     failures = [f"{case.arch}, {exporter}: {text}" for exporter, text in found.failures.items()]
     rows: list[dict[str, Any]] = []
     for kind, proto in found.models.items():
         try:
-            rows.append(asdict(measure(case, kind, proto)))
+            rows.append(asdict(measure(case, kind, proto, selections)))
         except mx.VerificationError as error:
             failures.append(f"{case.arch}, {kind}: {error}")
     return {"rows": rows, "failures": failures}
@@ -292,6 +320,7 @@ def main() -> int:
     """Measure the cases that have no row yet; print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, limit=900)
+    parser.add_argument("--every", action="store_true", help="outline in every way, not only auto and all")
     parser.add_argument("--json", type=Path, help="where rows go, one a line; a case that has one is done")
     options = parser.parse_args()
     known = options.json.read_text(encoding="utf-8").splitlines() if options.json and options.json.exists() else []
@@ -299,6 +328,7 @@ def main() -> int:
     done = {row.arch for row in rows}
     failures: list[str] = []
     home = home_of(options)
+    selections = EVERY if options.every else SELECTIONS
     torch.set_num_threads(1)
     # What is imported before forking is imported once.
     _ = (mx.Outline, mx.Inline, transformers.PreTrainedModel)
@@ -306,7 +336,7 @@ def main() -> int:
         if case.arch in done:
             continue
         try:
-            answer = apart(lambda: measure_case(case, home), options.limit)  # noqa: B023
+            answer = apart(lambda: measure_case(case, home, selections), options.limit)  # noqa: B023
         except RuntimeError as error:
             failures.append(f"{case.arch}: {error}")
             continue
