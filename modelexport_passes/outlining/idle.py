@@ -156,20 +156,26 @@ def _give(region: Region, member: _Member, most: _Member, bodies: Bodies, known:
         read = wire
         for move in moves:
             if (read, move) not in moved:
-                sizes = [_constant(move, size, region) for size in _sizes_that_stay(read, move, known) or ()]
-                there = [read, *(size.outs[0] for size in sizes)]
-                idle = stand_in(move, model, region, dict(zip(move.reads, there, strict=True)))
-                _let_be_like(idle.outs[0].value, read.value)
-                for size in sizes:
-                    size.scope = idle.scope
-                stand_ins += [*sizes, idle]
-                bodies.idle.add(idle)
-                moved[read, move] = idle.outs[0]
+                made = _idle(move, model, read, region, known)
+                stand_ins += made
+                bodies.idle.add(made[-1])
+                moved[read, move] = made[-1].outs[0]
             read = moved[read, move]
         let_read(reader, slot, read, bodies)
     if stand_ins:
         put_in(stand_ins, region, bodies)
     return bool(stand_ins)
+
+
+def _idle(move: Op, model: Region, wire: Wire, region: Region, known: KnownValues) -> list[Op]:
+    """What stands in for a move of another region, doing nothing to this value; before it, the sizes that it takes."""
+    sizes = [_constant(move, size, region) for size in _sizes_that_stay(wire, move, known) or ()]
+    there = [wire, *(size.outs[0] for size in sizes)]
+    idle = stand_in(move, model, region, dict(zip(move.reads, there, strict=True)))
+    _let_be_like(idle.outs[0].value, wire.value)
+    for size in sizes:
+        size.scope = idle.scope
+    return [*sizes, idle]
 
 
 def _find_lacking(ours: _Side, theirs: _Side, bodies: Bodies, known: KnownValues) -> list[_Lacking]:
