@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import functools
-import math
 import mmap
 import os
 import re
@@ -34,7 +33,7 @@ from google.protobuf.message import DecodeError
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.exporting.reader import Uncommon
-from modelexport_passes.exporting.weights import Tensors, data_directory, is_external
+from modelexport_passes.exporting.weights import Tensors, bytes_of, data_directory, is_external
 from modelexport_passes.exporting.writer import model_bytes
 from modelexport_passes.garbage import collector_paused
 
@@ -159,11 +158,7 @@ def _at_most(value: ir.Value) -> int:
 
 def _nbytes(value: ir.Value) -> int:
     tensor = value.const_value
-    if tensor is None or tensor.dtype is ir.DataType.STRING:
-        return 0
-    if isinstance(tensor, ir.TensorProtoTensor):  # the same without a shape, which it would make anew each time
-        return math.ceil(tensor.dtype.itemsize * math.prod(tensor.raw.dims))
-    return tensor.nbytes
+    return 0 if tensor is None else bytes_of(tensor)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

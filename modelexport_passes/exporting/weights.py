@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Iterator
 from operator import attrgetter
@@ -77,6 +78,32 @@ def all_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
 def initializers(model: ir.Model) -> list[ir.Value]:
     """All initializers: of the main graph, of subgraphs, and of subgraphs inside functions."""
     return Tensors(model).initializers
+
+
+_DTYPES = {dtype.value: dtype for dtype in ir.DataType}
+"""A dictionary answers in a tenth of the time that an enumeration takes."""
+
+
+def extent_of(tensor: ir.TensorProtocol) -> tuple[ir.DataType, tuple[int | ir.SymbolicDimProtocol, ...]]:
+    """Dtype and sizes of a tensor, without the shape that one in protobuf makes anew each time it is asked."""
+    if type(tensor) is ir.TensorProtoTensor:
+        raw = tensor.raw
+        return _DTYPES[raw.data_type], tuple(raw.dims)
+    return tensor.dtype, tuple(tensor.shape.dims)
+
+
+def elements_of(tensor: ir.TensorProtocol) -> int:
+    """The number of elements of a tensor."""
+    return math.prod(tensor.raw.dims) if type(tensor) is ir.TensorProtoTensor else tensor.size
+
+
+def bytes_of(tensor: ir.TensorProtocol) -> int:
+    """The bytes that the elements of a tensor take; 0 for texts, which have no size of their own."""
+    if type(tensor) is not ir.TensorProtoTensor:
+        return 0 if tensor.dtype is ir.DataType.STRING else tensor.nbytes
+    raw = tensor.raw
+    dtype = _DTYPES[raw.data_type]
+    return 0 if dtype is ir.DataType.STRING else math.ceil(dtype.itemsize * math.prod(raw.dims))
 
 
 @functools.cache

@@ -231,8 +231,7 @@ class _Writer:
             tensor.name = value.name
             data = _tensor_bytes(tensor)
             tensors += (as_bytes([_GRAPH_INITIALIZER, LENGTHS[len(data)]]), data)
-        infos = [self._info(value, _IN_GRAPH, is_made=False) for value in values if value.name not in declared]
-        return tensors, as_bytes(infos)
+        return tensors, as_bytes(self._infos([value for value in values if value.name not in declared], _IN_GRAPH))
 
     def function(self, function: ir.Function) -> list[bytes]:
         """The field of a model that holds a function, in pieces."""
@@ -250,7 +249,7 @@ class _Writer:
         for field in ("name", "attribute", "overload", "metadata_props"):
             rest.ClearField(field)
         signature = [_many(_FUNCTION_INPUT, function.inputs), _many(_FUNCTION_OUTPUT, function.outputs)]
-        known = [self._info(value, _IN_FUNCTION, is_made=False) for value in function.inputs]
+        known = self._infos(function.inputs, _IN_FUNCTION)
         parts = [to_bytes(head), as_bytes(signature), to_bytes(names), *nodes, to_bytes(rest), as_bytes(known), *infos]
         parts.append(to_bytes(tail))
         return [as_bytes([_MODEL_FUNCTION, LENGTHS[sum(map(len, parts))]]), *parts]
@@ -268,6 +267,20 @@ class _Writer:
             if text:
                 fields.append(text_field(start, text))
         return "".join(fields)
+
+    def _infos(self, values: Iterable[ir.Value], home: _Home) -> list[str]:
+        """What is said of values that are there before any node; there may be as many weights as nodes."""
+        lengths, types, of_value = LENGTHS, self._types, home.value
+        infos: list[str] = []
+        for value in values:
+            name, kind, shape, description, props, notes, _ = _of_value(value)
+            if type(kind) is not _TensorType or description or props or notes or not name:
+                infos.append(self._info(value, home, is_made=False))
+                continue
+            text = f"{lengths[len(name)]}{name}" if name.isascii() else sized(name)
+            kind = types.get((id(kind._dtype), id(shape))) or self._type(value, kind, shape)
+            infos.append(f"{of_value}{lengths[1 + len(text) + len(kind)]}{_VALUE_NAME}{text}{kind}")
+        return infos
 
     def _info(self, value: ir.Value, home: _Home, *, is_made: bool = True) -> str:
         """What is said of a value that a node makes, or of one that is there before; empty if nothing."""
@@ -305,7 +318,11 @@ class _Writer:
 
 def _many(start: str, values: Iterable[ir.Value | None]) -> str:
     """The names of values, each as a field of its own."""
-    return "".join([text_field(start, "" if value is None else cast("str", value._name)) for value in values])
+    lengths = LENGTHS
+    names = ["" if value is None else cast("str", value._name) for value in values]
+    return "".join(
+        [f"{start}{lengths[len(name)]}{name}" if name.isascii() else text_field(start, name) for name in names]
+    )
 
 
 def _tensor_bytes(tensor: ir.TensorProtocol) -> bytes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from modelexport_passes.exporting.weights import elements_of
 from modelexport_passes.randomness import draws_random_numbers
 from modelexport_passes.scopes.parameters import FOLDED_FROM, literal_list
 
@@ -55,7 +56,8 @@ def is_embeddable(wire: Wire) -> bool:
     tensor = value.const_value
     if tensor is None or is_parameter(value) or wire.is_output:
         return False
-    return tensor.size <= EMBED_LIMIT if tensor.dtype in _INTEGERS else tensor.size == 1
+    size = elements_of(tensor)
+    return size <= EMBED_LIMIT if tensor.dtype in _INTEGERS else size == 1
 
 
 def is_parameter(value: ir.Value) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import onnx
 import onnx.checker
 import onnx.shape_inference
 import onnx_ir as ir
 
 from modelexport_passes.exporting.saving import to_proto
-from modelexport_passes.exporting.weights import initializers
+from modelexport_passes.exporting.weights import bytes_of, extent_of, initializers, is_external
 from modelexport_passes.validation.problem import Problem
 
 _SMALL = 1024
@@ -31,46 +33,59 @@ def run_checker(model: ir.Model) -> list[Problem]:
 
 
 def _without_weights(model: ir.Model) -> onnx.ModelProto:
-    main = list(model.graph.initializers.values())
-    placeholders = [(value, _placeholder(value)) for value in main if _is_large(value)]
+    large = [value for value in model.graph.initializers.values() if _is_large(value)]
+    placeholders = list(zip(large, _placeholders(large), strict=True))
     in_bodies = [value for value in initializers(model) if value.graph is not model.graph]
     # A body has no inputs to turn weights into. They are rarely large; those on disk are read for the moment.
     loaded = [
         (value, ir.tensor(value.const_value.numpy(), name=value.name))
         for value in in_bodies
-        if isinstance(value.const_value, ir.ExternalTensor)
+        if is_external(value.const_value)
     ]
     proto = to_proto(model, [*placeholders, *loaded])
-    known = {value.name for value in proto.graph.input}
-    kept: list[onnx.TensorProto] = []
-    for tensor in proto.graph.initializer:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            kept.append(tensor)
-        elif tensor.name not in known:
-            proto.graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            )
-    if len(kept) < len(proto.graph.initializer):
-        del proto.graph.initializer[:]
-        proto.graph.initializer.extend(kept)
+    _make_inputs(proto.graph)
     for function in proto.functions:
         for node in function.node:
             node.ClearField("metadata_props")  # inference copies a body for each call: with all that it says
     return proto
 
 
+def _make_inputs(graph: onnx.GraphProto) -> None:
+    """Turn initializers whose data is elsewhere into inputs, but for those that are inputs already."""
+    declared = {value.name for value in graph.input}
+    types: dict[tuple[int, ...], onnx.TypeProto] = {}
+    kept: list[onnx.TensorProto] = []
+    for tensor in graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            kept.append(tensor)
+        elif tensor.name not in declared:
+            kind, *sizes = key = (tensor.data_type, *tensor.dims)
+            if key not in types:  # models have few different ones
+                types[key] = onnx.helper.make_tensor_type_proto(kind, sizes)
+            graph.input.add(name=tensor.name, type=types[key])
+    if len(kept) < len(graph.initializer):
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+
+
 def _is_large(value: ir.Value) -> bool:
     tensor = value.const_value
-    if tensor is None or tensor.dtype is ir.DataType.STRING:
+    if tensor is None:
         return False
-    return isinstance(tensor, ir.ExternalTensor) or tensor.nbytes > _SMALL
+    return bytes_of(tensor) > _SMALL or (is_external(tensor) and tensor.dtype is not ir.DataType.STRING)
 
 
-def _placeholder(value: ir.Value) -> ir.ExternalTensor:
-    tensor = value.const_value
-    assert tensor is not None
-    shape = ir.Shape(tensor.shape.numpy())
-    return ir.ExternalTensor("weights", 0, 0, tensor.dtype, shape=shape, name=value.name or "")
+def _placeholders(values: Iterable[ir.Value]) -> Iterator[ir.ExternalTensor]:
+    """For each of these initializers a tensor without data; one of all that are of one type and shape."""
+    known: dict[object, ir.ExternalTensor] = {}
+    for value in values:
+        tensor = value.const_value
+        assert tensor is not None
+        extent = extent_of(tensor)
+        if extent not in known:
+            shape = ir.Shape(tensor.shape.numpy())
+            known[extent] = ir.ExternalTensor("weights", 0, 0, tensor.dtype, shape=shape, name="")
+        yield known[extent]
 
 
 def _in_one_line(error: Exception) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from modelexport_passes.exporting.loading import data_fault
-from modelexport_passes.exporting.weights import data_directory, data_location, initializers
+from modelexport_passes.exporting.weights import data_directory, data_location, extent_of, initializers, is_external
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 from modelexport_passes.validation.problem import Problem
 
@@ -160,12 +160,13 @@ def _weights(model: ir.Model) -> Iterator[Problem]:
         if tensor is None:
             yield Problem("weight", where, "has no data")
             continue
-        if value.dtype is not None and value.dtype != tensor.dtype:
-            yield Problem("weight", where, f"is {value.dtype} and its data is {tensor.dtype}")
+        dtype, sizes = extent_of(tensor)
+        if value.dtype is not None and value.dtype != dtype:
+            yield Problem("weight", where, f"is {value.dtype} and its data is {dtype}")
         shape = value.shape
-        if shape is not None and shape.dims != tensor.shape.dims and shape.is_static():
+        if shape is not None and shape.dims != sizes and shape.is_static():
             yield Problem("weight", where, f"has shape {shape} and its data {tensor.shape}")
-        if isinstance(tensor, ir.ExternalTensor):
+        if is_external(tensor):
             key = (data_directory(tensor), data_location(tensor))
             end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
             ends[key] = max(ends.get(key, (-1, "")), (end, where))
