@@ -170,9 +170,7 @@ def copy_node(
 
 def copy_value(value: ir.Value, name: str | None) -> ir.Value:
     """A value of the same type, shape and metadata that nothing makes yet."""
-    kind, shape, metadata = own_type(value._type), value._shape, value._metadata_props
-    if shape is not None and not shape._frozen:
-        shape = shape.copy()  # one that is frozen may be shared (onnx_ir.Shape)
+    kind, shape, metadata = own_type(value._type), own_shape(value._shape), value._metadata_props
     if metadata:
         metadata = metadata.copy()
     if not _FIELDS_ARE_KNOWN:
@@ -199,6 +197,11 @@ def own_type(kind: ir.TypeProtocol | None) -> ir.TypeProtocol | None:
     copy._dtype = kind._dtype
     copy.denotation = kind.denotation
     return copy
+
+
+def own_shape(shape: ir.Shape | None) -> ir.Shape | None:
+    """A shape for one more value: one that is frozen may be shared (onnx_ir.Shape)."""
+    return shape if shape is None or shape.frozen else shape.copy()
 
 
 def insert_nodes(graph: ir.Graph, nodes: Sequence[ir.Node], *, before: ir.Node | None = None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
-from modelexport_passes.fast_nodes import drop_users, insert_nodes, own_type, remove_nodes, set_inputs
+from modelexport_passes.fast_nodes import drop_users, insert_nodes, own_shape, own_type, remove_nodes, set_inputs
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.naming import local_name
@@ -238,7 +238,7 @@ def _refer(group: Group, nodes: Sequence[ir.Node]) -> None:
 def _result(wire: Wire, general: General) -> ir.Value:
     value = wire.value
     known = general.get(value) or Facts(value.type, value.shape)
-    copied = None if known.shape is None else known.shape.copy()
-    result = ir.Value(name=value.name, type=own_type(known.type), shape=copied, doc_string=value.doc_string)
+    kind, shape = own_type(known.type), own_shape(known.shape)
+    result = ir.Value(name=value.name, type=kind, shape=shape, doc_string=value.doc_string)
     result.metadata_props.update(value.metadata_props)
     return result

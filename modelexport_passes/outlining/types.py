@@ -7,10 +7,11 @@ from typing import NamedTuple, TypeVar
 
 import onnx_ir as ir
 
-from modelexport_passes.fast_nodes import shape_of, type_of
+from modelexport_passes.fast_nodes import own_shape, shape_of, type_of
 from modelexport_passes.outlining.flow import Op
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.outlining.sharing import Bodies, Group
+from modelexport_passes.scopes.scope import by_identity
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 
 _T = TypeVar("_T")
@@ -29,13 +30,13 @@ General = dict[ir.Value, Facts]
 
 def common_shape(values: Sequence[ir.Value]) -> ir.Shape | None:
     """The shape that all these values have; a dimension in which they differ is unknown. None if ranks differ."""
-    shapes = [value.shape for value in values]
+    shapes = [*by_identity(map(shape_of, values)).values()]  # most are one object
     first = shapes[0]
     if first is None:
         return None
     known = first.dims
     if all(shape is not None and shape.dims == known for shape in shapes):
-        return first.copy()
+        return own_shape(first)
     if any(shape is None or shape.rank() != first.rank() for shape in shapes):
         return None
     columns = zip(*(shape for shape in shapes if shape is not None), strict=True)

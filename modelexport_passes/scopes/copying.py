@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from modelexport_passes.errors import ModelExportError
-from modelexport_passes.fast_nodes import own_type
+from modelexport_passes.fast_nodes import own_shape, own_type
 
 
 def copy_node(node: ir.Node, inputs: Sequence[ir.Value | None]) -> ir.Node:
@@ -35,7 +35,7 @@ def copy_node(node: ir.Node, inputs: Sequence[ir.Value | None]) -> ir.Node:
 def copy_facts(value: ir.Value, copy: ir.Value) -> None:
     """Let a value have the name of another, and a type and shape of its own that are the same."""
     copy.name, copy.type = value.name, own_type(value.type)
-    copy.shape = None if value.shape is None else value.shape.copy()
+    copy.shape = own_shape(value.shape)
 
 
 def copy_model(model: ir.Model) -> ir.Model:
