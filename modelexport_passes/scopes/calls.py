@@ -17,7 +17,7 @@ The last two are conclusions. A repetition that the module's own lines speak aga
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -116,6 +116,9 @@ def _children(
         children: list[Call] = []
         for run in _joined_by_reads(events, runs) if by_reads else _joined(events, runs):
             cuts, concluded = _cuts(events, telling, run, depth + 1)
+            if not cuts:  # one call, as nearly all stretches are
+                children.append(Call(key, call, events=run))
+                continue
             for start, end in zip([0, *cuts], [*cuts, len(run)], strict=True):
                 children.append(Call(key, call, concluded=concluded, events=run[start:end]))
         _return_constants(events, children, depth + 1)
@@ -145,15 +148,18 @@ def _runs(events: Sequence[Event], indices: Sequence[int], depth: int) -> dict[s
     runs: dict[str, list[list[int]]] = {}
     early: dict[str, list[int]] = {}  # constants met outside of a stretch: they belong to the next one
     current: str | None = None
+    run: list[int] = []  # of the current key
     for index in indices:
         event = events[index]
-        key = event.chain[depth] if len(event.chain) > depth else None
+        chain = event.chain
+        key = chain[depth] if len(chain) > depth else None
         if key is None:
             current = None if event.ends else current
         elif key == current:
-            runs[key][-1].append(index)
+            run.append(index)
         elif event.ends:
-            runs.setdefault(key, []).append([*early.pop(key, ()), index])
+            run = [*early.pop(key, ()), index]
+            runs.setdefault(key, []).append(run)
             current = key
         else:
             early.setdefault(key, []).append(index)
@@ -211,6 +217,8 @@ def _cuts(events: Sequence[Event], tells: Sequence[bool], run: Sequence[int], de
         return [], False
     # Most operations tell nothing that shows a call: those that do are found once for all that follows.
     telling = [(place, events[index]) for place, index in enumerate(run) if tells[index]]
+    if not telling:
+        return [], False
     numbered = [
         (place, event.number, event.ends)
         for place, event in telling
@@ -218,9 +226,8 @@ def _cuts(events: Sequence[Event], tells: Sequence[bool], run: Sequence[int], de
     ]
     told = [(place, number) for place, number, ends in numbered if ends] or [mark[:2] for mark in numbered]
     if told:
-        marks = [place for place, _ in told]
         firsts = [now for (_, a), (now, b) in pairwise(told) if b > a]
-        return _between(events, run, marks, firsts, depth), False
+        return _between(events, run, [place for place, _ in told], firsts, depth) if firsts else [], False
     by_line = NOTHING
     if any(event.places for _, event in telling) and _placed(events, run):
         by_line = line_cuts([events[index].places for index in run], [events[index].chain for index in run], depth)
@@ -320,16 +327,17 @@ def call_frames(
         numbers: calls whose number is known otherwise.
     """
     dropped, numbers = dropped or {}, numbers or {}
-    calls = sorted(root.walk(), key=lambda call: call.events[0])
-    counts: Counter[str] = Counter()
+    calls = list(root.walk())
+    counts: defaultdict[str, int] = defaultdict(int)
     frames: dict[Call, tuple[tuple[Frame, ...], bool]] = {
         root: ((Frame("", classes.get("", UNKNOWN_CLASS)),), root.concluded)
     }
     index: dict[Call, int] = {}
+    for call in sorted(calls, key=lambda call: call.events[0]):
+        path = path_of[call]
+        index[call] = numbers.get(call, counts[path] + dropped.get(call, 0))
+        counts[path] = index[call] + 1
     for call in calls:
-        index[call] = numbers.get(call, counts[path_of[call]] + dropped.get(call, 0))
-        counts[path_of[call]] = index[call] + 1
-    for call in root.walk():
         assert call.parent is not None
         above, concluded = frames[call.parent]
         path = path_of[call]

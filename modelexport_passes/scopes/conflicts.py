@@ -43,22 +43,25 @@ def conflicts_of(nodes: Iterable[ir.Node], owners: ParameterOwners) -> list[Conf
     A tied parameter is read in several modules and owned by one of them: as long as one of its readers is there, that
     is no conflict.
     """
-    readers: dict[Hashable, list[tuple[ir.Node, Scope]]] = defaultdict(list)
-    owner_of: dict[Hashable, str | None] = {}
+    at_home: set[Hashable] = set()
+    readers: dict[Hashable, dict[ir.Node, tuple[Scope, str]]] = defaultdict(dict)
     for node in nodes:
         read = owners.read(node)
         scope = scope_of(node) if read else None
-        if scope is not None and not scope.relative:
-            for parameter, value in {owners.parameter(value): value for value in read}.items():
-                readers[parameter].append((node, scope))
-                owner_of[parameter] = owners.owner(value)
+        if scope is None or scope.relative:
+            continue
+        for value in read:
+            owner, parameter = owners.owner(value), owners.parameter(value)
+            if owner is None or parameter in at_home:
+                continue
+            if _agrees(scope, owner):
+                at_home.add(parameter)
+            else:
+                readers[parameter][node] = scope, owner
     counts: Counter[tuple[str, Source, str]] = Counter()
     examples: dict[tuple[str, Source, str], str] = {}
     for parameter, reading in readers.items():
-        owner = owner_of[parameter]
-        if owner is None or any(_agrees(scope, owner) for _, scope in reading):
-            continue
-        for node, scope in reading:
+        for node, (scope, owner) in reading.items() if parameter not in at_home else ():
             key = (scope.path, scope.source, owner)
             counts[key] += 1
             examples.setdefault(key, node.name or f"<unnamed {node.op_type}>")

@@ -50,7 +50,9 @@ def _made_by_repeated(root: Call, paths: Mapping[Call, str]) -> dict[int, Call]:
     """Operation -> its call, of modules that their caller calls several times."""
     made: dict[int, Call] = {}
     for caller in (root, *root.walk()):
-        counts = Counter(paths[child] for child in caller.children)
+        if len(caller.children) < 2:
+            continue
+        counts = Counter([paths[child] for child in caller.children])
         for child in caller.children:
             if counts[paths[child]] > 1:
                 made.update(dict.fromkeys(child.events, child))

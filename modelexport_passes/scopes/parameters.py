@@ -102,14 +102,19 @@ class ParameterOwners:
     def paths(self) -> dict[str, str]:
         """Every module that owns a parameter, and those above it; their classes are unknown."""
         found = {""}
-        for owner in set(self._owner.values()):
-            atoms = owner.split(".")
-            found.update(".".join(atoms[:end]) for end in range(1, len(atoms) + 1))
+        for path in set(self._owner.values()):
+            while path not in found:
+                found.add(path)
+                path = path.rpartition(".")[0]  # noqa: PLW2901 - up to what is found already
         return dict.fromkeys(sorted(found), UNKNOWN_CLASS)
 
     def of(self, node: ir.Node) -> list[str]:
         """The owners of the parameters that a node reads, also through views of them."""
-        return [owner for value in self.read(node) if (owner := self._owner.get(value)) is not None]
+        return self.of_all(self.read(node))
+
+    def of_all(self, values: Iterable[ir.Value]) -> list[str]:
+        """The owners of those of these initializers whose names tell."""
+        return [owner for value in values if (owner := self._owner.get(value)) is not None]
 
 
 def read_initializers(node: ir.Node) -> list[ir.Value]:

@@ -18,21 +18,26 @@ Bases = Mapping[str, int]
 def call_bases(stacks: Iterable[Frames], module: Frames) -> dict[str, int]:
     """For each path below ``module`` on these stacks, the index of its first call there; zeros left out."""
     lowest: dict[str, int] = {}
+    depth = len(module)
     for stack in stacks:
-        if stack[: len(module)] == module:
-            for frame in stack[len(module) :]:
+        if len(stack) > depth and stack[:depth] == module:
+            for frame in stack[depth:]:
                 lowest[frame.path] = min(lowest.get(frame.path, frame.call), frame.call)
     return {path: call for path, call in lowest.items() if call}
 
 
 def to_relative(stack: Frames, module: Frames, bases: Bases) -> Frames | None:
     """The frames below ``module``; None if the stack does not go through it."""
+    if stack is module:  # an operation of the call itself
+        return ()
     if stack[: len(module)] != module:
         return None
     own = module[-1].path
     return tuple(
-        Frame(_relative_path(frame.path, own), frame.class_name, frame.call - bases.get(frame.path, 0))
-        for frame in stack[len(module) :]
+        [
+            Frame(_relative_path(frame.path, own), frame.class_name, frame.call - bases.get(frame.path, 0))
+            for frame in stack[len(module) :]
+        ]
     )
 
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import functools
 import re
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -48,12 +49,21 @@ class ModuleNames:
         self._places = {path: place for place, path in enumerate(self.classes)}
         self._sorted: dict[str, list[str]] = {}
         self._ends: dict[str, tuple[tuple[str, str], ...]] = {"": ()}
+        self._by_end: dict[str, dict[str, str | None]] = {"": {}}
 
     def ends(self, path: str) -> tuple[tuple[str, str], ...]:
         """The modules on the way to a path with their tails, outermost first: ``(tail, module)``."""
         found = self._ends.get(path)
         if found is None:
             self._ends[path] = found = (*self.ends(path.rpartition(".")[0]), (tail(path), path))
+        return found
+
+    def by_end(self, path: str) -> Mapping[str, str | None]:
+        """Tail -> the module on the way to a path that has it; None for one that several have."""
+        found = self._by_end.get(path)
+        if found is None:
+            above, end = self.by_end(path.rpartition(".")[0]), tail(path)
+            self._by_end[path] = found = {**above, end: None if end in above else path}
         return found
 
     def with_tail(self, part: str) -> Sequence[str]:
@@ -75,6 +85,9 @@ class ModuleNames:
 
 def tail(path: str) -> str:
     """The end of a path from its last atom that is not a number: the part that names carry."""
+    last = path.rpartition(".")[2]
+    if not last.isdecimal():
+        return last
     atoms = path.split(".")
     start = len(atoms) - 1
     while start > 0 and atoms[start].isdecimal():
@@ -94,13 +107,13 @@ def scopes_from_names(
         traced: the calls of the run that the names are of, if it was recorded.
     """
     parts = _all_parts(nodes, modules, owners.prefix)
+    reads = list(map(owners.read, parts))
     chains = _Chains(parts.values(), modules)
     events: dict[ir.Node, Event] = {}
     owned: list[list[str]] = []
-    own = _Own(parts, owners, modules)
-    for node, told in parts.items():
-        read = owners.read(node)
-        of_modules = owners.of(node) if read else []
+    own = _Own(parts.values(), reads, owners, modules)
+    for (node, told), read in zip(parts.items(), reads, strict=True):
+        of_modules = owners.of_all(read) if read else []
         chain = chains.read(told, of_modules)
         if chain is not None:
             events[node] = _event(node, chain, read, own.hints(read, chain[0]) if of_modules else ())
@@ -132,47 +145,62 @@ def _all_parts(nodes: Iterable[ir.Node], modules: ModuleNames, prefix: str) -> d
     every part is the end of a known module's path.
     """
     start = f"{prefix}/"
-    named = [node for node in nodes if node.name and node.name.startswith(start)]
-    split = {node: tuple(str(node.name)[len(start) :].split("/")) for node in named}
-    own = {parts[:-1] for node, parts in split.items() if parts[-1].startswith(node.op_type)}
+    chains: dict[str, _Chain] = {"": ()}  # operations of one call have one
+    split: list[tuple[ir.Node, _Chain, str, bool]] = []
+    for node in nodes:
+        name = node.name
+        if name and name.startswith(start):
+            above, _, last = name[len(prefix) :].rpartition("/")
+            chain = chains.get(above)
+            if chain is None:
+                chain = chains[above] = tuple(above[1:].split("/"))
+            split.append((node, chain, last, last.startswith(node.op_type)))
+    own = {chain for _, chain, _, is_own in split if is_own}
     return {
-        node: parts[:-1]
-        for node, parts in split.items()
-        if parts[-1].startswith(node.op_type)
-        or (_REPLACED.fullmatch(parts[-1]) and (parts[:-1] in own or all(map(modules.with_tail, parts[:-1]))))
+        node: chain
+        for node, chain, last, is_own in split
+        if is_own or (_REPLACED.fullmatch(last) and (chain in own or all(map(modules.with_tail, chain))))
     }
 
 
 class _Own:
     """Parameters that operations of one place read: a tied one tells no more than that some module has it."""
 
-    def __init__(self, parts: Mapping[ir.Node, _Chain], owners: ParameterOwners, modules: ModuleNames) -> None:
+    def __init__(
+        self,
+        names: Iterable[_Chain],
+        reads: Sequence[Sequence[ir.Value]],
+        owners: ParameterOwners,
+        modules: ModuleNames,
+    ) -> None:
         self._owners = owners
         self._modules = modules
         self._place: dict[ir.Value, _Chain | None] = {}  # None where several read it
         self._told: dict[tuple[str, ...], dict[str, str | None]] = {}
-        for node, told in parts.items():
-            read = owners.read(node)
+        places: dict[_Chain, _Chain] = {}
+        for told, read in zip(names, reads, strict=True):
             if read:
-                place = tuple(map(_unnumbered, told))
+                place = places.get(told)
+                if place is None:
+                    place = places[told] = tuple(map(_unnumbered, told))
                 for value in read:
                     self._place[value] = place if self._place.get(value, place) == place else None
 
     def hints(self, read: Sequence[ir.Value], tails: _Chain) -> tuple[str | None, ...]:
         """For each tail the one module that owns, or holds the owners of, what is read here and in no other place."""
         alone = [value for value in read if self._place[value] is not None]
-        owners = tuple(owner for value in alone if (owner := self._owners.owner(value)) is not None)
+        owners = tuple(dict.fromkeys(self._owners.of_all(alone)))
         if not owners:
             return ()
-        told = self._told.get(owners)
-        if told is None:
-            told = self._told[owners] = self._by_end(owners)
+        told = self._modules.by_end(owners[0]) if len(owners) == 1 else self._by_end(owners)
         return tuple(map(told.get, tails))
 
-    def _by_end(self, owners: Iterable[str]) -> dict[str, str | None]:
-        found: dict[str, str | None] = {}
-        for end, path in (told for owner in owners for told in self._modules.ends(owner)):
-            found[end] = path if found.get(end, path) == path else None
+    def _by_end(self, owners: tuple[str, ...]) -> Mapping[str, str | None]:
+        found = self._told.get(owners)
+        if found is None:
+            found = self._told[owners] = {}
+            for end, path in (told for owner in owners for told in self._modules.by_end(owner).items()):
+                found[end] = path if found.get(end, path) == path else None
         return found
 
 
@@ -193,6 +221,18 @@ def _event(node: ir.Node, chain: tuple[_Chain, int], read: Sequence[ir.Value], h
     )
 
 
+class _Reading(NamedTuple):
+    """Tails and number of a call, as parts of a name may be read.
+
+    Attributes:
+        module: with the last part as a module's; None if there is none.
+        call: with the number of the last part as that of the call; None if it has none.
+    """
+
+    module: tuple[_Chain, int] | None
+    call: tuple[_Chain, int] | None
+
+
 class _Chains:
     """Reading the parts of names as tails, the last one with the number of the call."""
 
@@ -201,21 +241,31 @@ class _Chains:
         # In the order of their first operations.
         self._names = {name: place for place, name in enumerate(dict.fromkeys(names))}
         self._calls: dict[_Chain, bool] = {}
+        self._readings: dict[_Chain, _Reading] = {}
         # Only the last part carries a number: what stands before another part is a tail as it is.
         self._tails = {name[:end] for name in self._names for end in range(1, len(name))}
 
     def read(self, parts: _Chain, owners: Sequence[str]) -> tuple[_Chain, int] | None:
+        reading = self._readings.get(parts)
+        if reading is None:
+            reading = self._readings[parts] = self._reading(parts)
+        if reading.call is not None and self._is_call(parts, reading.call[0], owners):
+            return reading.call
+        return reading.module
+
+    def _reading(self, parts: _Chain) -> _Reading:
+        """What these parts say, whatever is read there."""
         if self._modules.complete and not all(self._modules.with_tail(part) for part in parts[:-1]):
-            return None
+            return _Reading(None, None)
         if not parts:
-            return (), 0
+            return _Reading(((), 0), None)
         last = parts[-1]
+        known = not self._modules.complete or self._modules.with_tail(last)
         numbered = _NUMBERED.fullmatch(last)
-        called = (*parts[:-1], numbered[1]) if numbered is not None else ()
-        if numbered is None or not self._is_call(parts, called, owners):
-            known = not self._modules.complete or self._modules.with_tail(last)
-            return (parts, 0) if known else None
-        return called, int(numbered[2])
+        return _Reading(
+            (parts, 0) if known else None,
+            None if numbered is None else ((*parts[:-1], numbered[1]), int(numbered[2])),
+        )
 
     def _is_call(self, parts: _Chain, called: _Chain, owners: Sequence[str]) -> bool:
         """Whether ``lin_1`` is the second call of ``lin``, and not a module of that name."""
@@ -256,7 +306,8 @@ class _Resolution:
         root = self._root
         self.paths[root] = ""
         self.sources[root] = Source.NAME
-        for call in root.walk():
+        calls = list(root.walk())
+        for call in calls:
             assert call.parent is not None
             path, source = told.get(call), Source.NAME
             if path is None:
@@ -264,10 +315,10 @@ class _Resolution:
             self.paths[call] = path
             self.sources[call] = source
         doubtful = doubtful_calls(self.paths, self.unconfirmed, tail)
-        for call in root.walk():
+        for call in calls:
             assert call.parent is not None
             source = Source.DATAFLOW if call in doubtful else self.sources[call]
-            self.sources[call] = max(source, self.sources[call.parent], key=lambda source: source.rank)
+            self.sources[call] = _weaker(source, self.sources[call.parent])
 
     def _module(self, call: Call, parent: str) -> tuple[str, Source]:
         key = call.key
@@ -281,7 +332,7 @@ class _Resolution:
             return known[0], Source.NAME
         if self._modules.complete and is_known:
             # A parameter that two modules share has one owner by name; the caller's own module is the one it calls.
-            if not votes[direct]:
+            if direct not in votes:
                 self.unconfirmed[call] = known
             return direct, Source.NAME
         if votes and direct not in votes:
@@ -324,13 +375,17 @@ class _Resolution:
         """Modules that a call of their end reads parameters of."""
         return {path for call in self._root.walk() for path in self._votes(call)}
 
-    def _votes(self, call: Call) -> Counter[str]:
+    def _votes(self, call: Call) -> dict[str, int]:
         """The modules of a call's tail that hold what its operations read, and how many times they are read."""
-        votes: Counter[str] = Counter()
-        for owner, count in Counter([owner for index in call.events for owner in self._owners[index]]).items():
+        read: dict[str, int] = {}
+        for index in call.events:
+            for owner in self._owners[index]:
+                read[owner] = read.get(owner, 0) + 1
+        votes: dict[str, int] = {}
+        for owner, count in read.items():
             for end, path in self._modules.ends(owner):
                 if end == call.key:
-                    votes[path] += count
+                    votes[path] = votes.get(path, 0) + count
         return votes
 
     def _next(self, call: Call, candidates: Sequence[str]) -> str:
@@ -339,6 +394,10 @@ class _Resolution:
         taken = [self.paths[other] for other in call.parent.children if other in self.paths]
         left = [path for path in candidates if path not in taken]
         return (left or list(candidates))[0]
+
+
+def _weaker(one: Source, other: Source) -> Source:
+    return other if one is not other and other.rank > one.rank else one
 
 
 def _direct(parent: str, part: str) -> str:
