@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from modelexport_passes.exporting.weights import extent_of
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.scopes.walk import captures_of
 
@@ -144,7 +145,7 @@ def tensor_key(tensor: ir.TensorProtocol) -> tuple[Key, ...]:
 
 
 def _tensor_kind(tensor: ir.TensorProtocol) -> tuple[Key, ...]:
-    return (tensor.dtype, tuple(tensor.shape.numpy()))
+    return extent_of(tensor)
 
 
 def _tensor_content(tensor: ir.TensorProtocol) -> Key:

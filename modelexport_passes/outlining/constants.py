@@ -37,7 +37,7 @@ def _is_small_result(op: Op) -> bool:
     """
     if op.node.op_type == "Constant":
         tensor = op.node.attributes.data.get("value")  # the dictionary itself: a UserDict fails first
-        return tensor is None or tensor.is_ref() or tensor.value.size <= CLONE_LIMIT
+        return tensor is None or tensor.is_ref() or elements_of(tensor.value) <= CLONE_LIMIT
     return all(_is_shape_like(wire.value) for wire in op.outs)
 
 
@@ -63,8 +63,8 @@ def is_embeddable(wire: Wire) -> bool:
 def is_parameter(value: ir.Value) -> bool:
     """Whether an initializer has the name of a module's parameter or buffer, and not one that an optimizer gave it."""
     name = value.name or ""
-    told = "pkg.torch.export.graph_signature.InputSpec.kind" in value.metadata_props
-    return told or ("." in name and not name.startswith("/"))
+    named = "." in name and not name.startswith("/")
+    return named or "pkg.torch.export.graph_signature.InputSpec.kind" in value.metadata_props
 
 
 def folded_from(value: ir.Value) -> list[str]:

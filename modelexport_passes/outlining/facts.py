@@ -84,10 +84,9 @@ def _record_function(model: ir.Model, function: FunctionPlan, bodies: Bodies, ma
         node = made[row[0]]
         _record_row(node, row, seen, ledger)
         if at in differing:
-            _relate(node, [instance.scopes[at] for instance in seen], seen, ledger)
+            _relate(node, [_scope(item) for item in row], seen, ledger)
         else:
-            scope, relative = seen[0].scopes[at], seen[0].relatives[at]
-            _relate_all(node, scope, relative)
+            _relate_all(node, seen[0].relatives[at], seen[0].sources[at])
     for instance in seen:
         instance.record_bases(ledger)
     model_function = model.functions[(function.domain, function.name, "")]
@@ -138,30 +137,28 @@ class _Instance:
         alike: frames that were found below the calls of this body: equal ones are made one object.
 
     Attributes:
-        scopes: of each item of the body.
-        relatives: the frames of each below this call; None if they do not go through it.
+        relatives: of each item of the body the frames below this call; None if they do not go through it.
         sources: how the scope of each is known; None for one that is not.
     """
 
     def __init__(self, region: Region, bodies: Bodies, alike: dict[Frames, Frames]) -> None:
         self.region = region
         items = bodies.layout[region]
-        self.scopes = [_scope(item) for item in items]
-        # Operations share their scopes: what follows is asked of each once.
-        distinct = [scope for scope in by_identity(self.scopes).values() if scope is not None]
-        stacks = by_identity([scope.frames for scope in distinct])
+        stacks: list[Frames | None] = []
+        self.sources: list[Source | None] = []
         for item in items:
-            if isinstance(item, Op) and item.has_bodies:
-                stacks |= by_identity(scope.frames for node in _inside(item) if (scope := scope_of(node)) is not None)
-        self.bases: Bases = call_bases(stacks.values(), region.frames)
+            frames, source = _told(item)
+            stacks.append(frames)
+            self.sources.append(source)
+        # Operations share their frames: what follows is asked of each once.
+        distinct = [frames for frames in by_identity(stacks).values() if frames is not None]
+        inside = [node for item in items if isinstance(item, Op) and item.has_bodies for node in _inside(item)]
+        below = [scope.frames for node in inside if (scope := scope_of(node)) is not None]
+        self.bases: Bases = call_bases([*distinct, *below], region.frames)
         self._alike = alike
         self._relative: dict[int, tuple[Frames, Frames | None]] = {}
-        known: dict[int, tuple[Frames | None, Source | None]] = {id(None): (None, None)}
-        for scope in distinct:
-            known[id(scope)] = (self.relative(scope.frames), scope.source)
-        told = [known[id(scope)] for scope in self.scopes]
-        self.relatives = [relative for relative, _ in told]
-        self.sources = [source for _, source in told]
+        known = {id(frames): self.relative(frames) for frames in distinct} | {id(None): None}
+        self.relatives = [known[id(frames)] for frames in stacks]
 
     def relative(self, frames: Frames) -> Frames | None:
         """Frames below this call; None if they do not go through it."""
@@ -214,16 +211,24 @@ def _record_row(node: ir.Node, row: Sequence[Item], seen: Sequence[_Instance], l
 
 
 def _scope(item: Item) -> Scope | None:
+    if isinstance(item, Op) and item.local_frames is None:
+        return item.scope
+    frames, source = _told(item)
+    return None if frames is None or source is None else Scope(frames, source)
+
+
+def _told(item: Item) -> tuple[Frames | None, Source | None]:
+    """The frames of an item, and how they are known."""
     if isinstance(item, Region):
-        return Scope(item.frames, Source.EXPORT)
+        return item.frames, Source.EXPORT
     if item.local_frames is not None:
-        return Scope(item.local_frames, Source.INHERITED)
-    return item.scope
+        return item.local_frames, Source.INHERITED
+    return (None, None) if item.scope is None else (item.scope.frames, item.scope.source)
 
 
-def _relate_all(node: ir.Node, scope: Scope | None, relative: Frames | None) -> None:
+def _relate_all(node: ir.Node, relative: Frames | None, source: Source | None) -> None:
     """`_relate`, where all instances have the same."""
-    set_scope(node, None if scope is None or relative is None else Scope(relative, scope.source, relative=True))
+    set_scope(node, None if relative is None or source is None else Scope(relative, source, relative=True))
 
 
 def _relate(node: ir.Node, scopes: Sequence[Scope | None], seen: Sequence[_Instance], ledger: Ledger) -> None:
@@ -270,10 +275,12 @@ def _drop_differing(node: ir.Node, others: Sequence[ir.Node]) -> None:
 
 def _source(region: Region, bodies: Bodies) -> Source:
     """How a call is known: as its own operations are, at best."""
-    found = {Source.INHERITED}
+    strongest = Source.INHERITED
     stack = [region]
     while stack:
-        items = bodies.layout[stack.pop()]
-        found.update([item.scope.source for item in items if isinstance(item, Op) and item.scope is not None])
-        stack.extend([item for item in items if isinstance(item, Region)])
-    return min(found, key=lambda source: source.rank)
+        for item in bodies.layout[stack.pop()]:
+            if isinstance(item, Region):
+                stack.append(item)
+            elif item.scope is not None and item.scope.source is not strongest:
+                strongest = min(strongest, item.scope.source, key=lambda source: source.rank)
+    return strongest

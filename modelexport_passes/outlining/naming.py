@@ -65,6 +65,8 @@ class FirstReaders:
 
     def of(self, wire: Wire, module: Frames) -> Op | None:
         """The first in this call, or the first of all where it has none; None if nothing reads the wire."""
+        if len(wire.readers) == 1:  # of weights nearly all
+            return wire.readers[0]
         known = self._known.get(wire)
         if known is None:
             known = self._known[wire] = {}
@@ -85,22 +87,21 @@ def name_formals(
     activations = [column for column in columns if column not in known and not _is_weight(column)]
     others = {*known, *activations}
     weights = sorted(
-        [
-            (weight_name(column[0], body.frames, readers), at, column)
-            for at, column in enumerate(columns)
-            if column not in others
-        ],
-        key=lambda item: (_natural(item[0]), item[1]),
+        [(weight_name(column[0], body.frames, readers), column) for column in columns if column not in others],
+        key=lambda item: _natural(item[0]),
     )
     formals = [Formal(names.take(f"input_{at}"), column) for at, column in enumerate(activations)]
     state_columns = sorted(known, key=lambda column: known[column][0].position)
     state_names = local_names([known[column] for column in state_columns], names)
     formals += [Formal(name, column, known[column]) for name, column in zip(state_names, state_columns, strict=True)]
-    return formals + [Formal(names.take(name), column) for name, _, column in weights]
+    return formals + [Formal(names.take(name), column) for name, column in weights]
 
 
 def _is_weight(column: Column) -> bool:
-    return all(wire.is_weight or is_view_of_weight(wire) for wire in column)
+    for wire in column:  # noqa: SIM110 - a loop is faster than all(), and columns are as long as there are calls
+        if not (wire.is_weight or is_view_of_weight(wire)):
+            return False
+    return True
 
 
 def weight_name(wire: Wire, module: Frames, readers: FirstReaders) -> str:
@@ -127,6 +128,8 @@ def local_name(name: str, path: str) -> str | None:
     return None if at < 0 else name[at + len(path) + 1 :]
 
 
-def _natural(text: str) -> list[tuple[int, str]]:
-    """``layer.10`` behind ``layer.9``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in _NUMBER.split(text)]
+def _natural(text: str) -> list[str | int]:
+    """``layer.10`` behind ``layer.9``: texts and numbers by turns."""
+    parts: list[str | int] = [*_NUMBER.split(text)]
+    parts[1::2] = map(int, parts[1::2])
+    return parts

@@ -93,17 +93,14 @@ def lowest_common(a: Region, b: Region) -> Region:
 def find_regions(stacks: Iterable[Frames], root: Region, selected: Callable[[Frames], bool]) -> dict[Frames, Region]:
     """Make a region for each selected module call on these stacks: stack -> the innermost region around it."""
     innermost: dict[Frames, Region] = {(): root}
-    chosen: dict[Frames, bool] = {}
     for stack in stacks:
-        if stack in innermost:
-            continue
-        region = root
-        for depth in range(1, len(stack) + 1):
+        known = len(stack)
+        while stack[:known] not in innermost:  # of most calls the one around is known
+            known -= 1
+        region = innermost[stack[:known]]
+        for depth in range(known + 1, len(stack) + 1):
             prefix = stack[:depth]
-            if prefix not in innermost:
-                chosen[prefix] = selected(prefix)
-                innermost[prefix] = region.child(prefix) if chosen[prefix] else region
-            region = innermost[prefix]
+            innermost[prefix] = region = region.child(prefix) if selected(prefix) else region
     return innermost
 
 

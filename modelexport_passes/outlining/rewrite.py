@@ -6,14 +6,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
-from modelexport_passes.fast_nodes import drop_users, insert_nodes, own_shape, own_type, remove_nodes, set_inputs
+from modelexport_passes.fast_nodes import (
+    drop_users,
+    insert_nodes,
+    make_value,
+    own_shape,
+    own_type,
+    remove_nodes,
+    set_inputs,
+)
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.naming import local_name
 from modelexport_passes.outlining.plan import FunctionPlan, OutlinePlan
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.outlining.sharing import Bodies, Column, Group
-from modelexport_passes.outlining.types import Facts, General, common_shape, general_facts
+from modelexport_passes.outlining.types import Facts, General, common_shape, first_type, general_facts
 from modelexport_passes.scopes.copying import copy_node
 from modelexport_passes.scopes.ledger import PART_KEY
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
@@ -88,19 +96,18 @@ def _make_function(
     model: ir.Model, function: FunctionPlan, bodies: Bodies, functions: Functions, made: Made, general: General
 ) -> dict[ir.Value, str]:
     """Make one function. Returns the names that those of its outputs that are state will have."""
-    inputs = {formal.column: _input(formal.name, formal.column) for formal in function.formals}
+    inputs = [_input(formal.name, formal.column) for formal in function.formals]
+    of_column = dict(zip(function.order, inputs, strict=True))
     taken = [*(formal.name for formal in function.formals), *function.state_results]
     body = _Body(bodies, functions, taken, general)
-    nodes = body.build(
-        function.group.body, made, [inputs[function.group.columns[slot]] for slot in function.group.slots]
-    )
+    nodes = body.build(function.group.body, made, [of_column[slot] for slot in function.group.slots])
     attributes = [
         ir.Attr(name, attribute.type, None)
         for name, attribute in bodies.attributes.get(function.group.body, {}).items()
     ]
     outputs = [body.values[wire] for wire in bodies.results[function.group.body]]
     graph = ir.Graph(
-        list(inputs.values()),
+        inputs,
         outputs,
         nodes=nodes,
         opset_imports=_imports(nodes, model),
@@ -114,8 +121,9 @@ def _make_function(
 
 def _input(name: str, column: Column) -> ir.Value:
     values = [wire.value for wire in column]
-    known = next((value.type for value in values if value.type is not None), None)
-    return ir.Value(name=name, type=own_type(known), shape=common_shape(values))
+    made = make_value(name)
+    made.type, made.shape = first_type(values), common_shape(values)
+    return made
 
 
 def _imports(nodes: Iterable[ir.Node], model: ir.Model) -> dict[str, int]:

@@ -123,6 +123,8 @@ class Bodies:
     _keys: dict[int, Hashable] = field(default_factory=dict[int, Hashable])
     _numbers: dict[Hashable, int] = field(default_factory=dict[Hashable, int])
     _numbers_by_kind: dict[int, int] = field(default_factory=dict[int, int])
+    _kinds: dict[Wire, Kind] = field(default_factory=dict[Wire, Kind])
+    _distinct_kinds: dict[Kind, Kind] = field(default_factory=dict[Kind, Kind])
 
     def reads_of(self, item: Item) -> Sequence[Wire | None]:
         """What an item takes: inputs and captures of an operation, or the actual inputs of a call."""
@@ -171,7 +173,10 @@ class Bodies:
         known = self._numbers_by_kind
         for item in items:
             if isinstance(item, Region):
-                what, reads, results = self._item_number(item), self.actuals[item], self.results[item]
+                what = self._numbers.get((self.group_of[item].number, item.part))
+                if what is None:
+                    what = self._item_number(item)
+                reads, results = self.actuals[item], self.results[item]
             else:
                 what = known.get(item.kind)
                 if what is None:
@@ -188,6 +193,16 @@ class Bodies:
         gives = sorted([at for wire in self.results[region] if (at := made.get(wire)) is not None])
         self._ends[region] = _Ends(items, uses, gives)
         return rows
+
+    def kinds_of(self, wires: Iterable[Wire]) -> list[Kind]:
+        """`kind_of` each. A weight is passed on by all calls around its module; equal kinds are one object."""
+        known = self._kinds
+        return [known.get(wire) or self._kind_of(wire) for wire in wires]
+
+    def _kind_of(self, wire: Wire) -> Kind:
+        kind = kind_of(wire)
+        kind = self._kinds[wire] = self._distinct_kinds.setdefault(kind, kind)
+        return kind
 
     def value_names(self, items: Iterable[Item]) -> set[str]:
         """Names of what these items make, and of what the bodies of operations make inside."""
@@ -237,16 +252,18 @@ def share(bodies: Bodies, known: KnownValues | None) -> None:
         for instances in alike.values():
             uses = {region: bodies.ends(region).uses for region in instances}
             for part in _part_by_weights(uses) if bodies.likeness.weights == "shape" else [uses]:
-                for compatible in _part_by_kinds(part):
+                for compatible in _part_by_kinds(part, bodies):
                     _add_group(compatible, uses, bodies)
 
 
 def _levels(bodies: Bodies) -> list[list[Region]]:
     """Regions by height above the innermost ones, each level in call order."""
     ordered = bodies.in_call_order()
-    heights: dict[Region, int] = {}
+    heights = dict.fromkeys([bodies.root, *ordered], 0)
     for region in reversed(ordered):
-        heights[region] = 1 + max((heights[call] for call in bodies.calls_in(region)), default=-1)
+        assert region.parent is not None
+        heights[region.parent] = max(heights[region.parent], heights[region] + 1)
+    del heights[bodies.root]
     levels: list[list[Region]] = [[] for _ in range(max(heights.values(), default=-1) + 1)]
     for region in ordered:
         levels[heights[region]].append(region)
@@ -276,11 +293,11 @@ def _part_by_weights(uses: Mapping[Region, Sequence[Wire]]) -> list[dict[Region,
     return list(parts.values())
 
 
-def _part_by_kinds(uses: Mapping[Region, Sequence[Wire]]) -> list[list[Region]]:
+def _part_by_kinds(uses: Mapping[Region, Sequence[Wire]], bodies: Bodies) -> list[list[Region]]:
     """Part regions whose inputs are known to differ in dtype or rank. What is unknown contradicts nothing."""
     parts: list[tuple[list[Kind], list[Region]]] = []
     for region, wires in uses.items():
-        kinds = [kind_of(wire) for wire in wires]
+        kinds = bodies.kinds_of(wires)
         for at, (known, members) in enumerate(parts):
             common = common_kinds(known, kinds)
             if common is not None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import onnx_ir as ir
 
-from modelexport_passes.fast_nodes import own_shape, shape_of, type_of
+from modelexport_passes.fast_nodes import own_shape, own_type, shape_of, type_of
 from modelexport_passes.outlining.flow import Op
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.outlining.sharing import Bodies, Group
-from modelexport_passes.scopes.scope import by_identity
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 
 _T = TypeVar("_T")
@@ -28,18 +27,26 @@ General = dict[ir.Value, Facts]
 """What holds at every call, of values of which not all does that is known of them at the first."""
 
 
+def first_type(values: Iterable[ir.Value]) -> ir.TypeProtocol | None:
+    """The type of the first of these values that has one, for one more value."""
+    for kind in map(type_of, values):
+        if kind is not None:
+            return own_type(kind)
+    return None
+
+
 def common_shape(values: Sequence[ir.Value]) -> ir.Shape | None:
     """The shape that all these values have; a dimension in which they differ is unknown. None if ranks differ."""
-    shapes = [*by_identity(map(shape_of, values)).values()]  # most are one object
-    first = shapes[0]
+    first = values[0].shape
     if first is None:
         return None
-    known = first.dims
-    if all(shape is not None and shape.dims == known for shape in shapes):
+    others = [shape for shape in map(shape_of, values) if shape is not first]  # most are one object
+    known = first.dims if others else ()
+    if all(shape is not None and shape.dims == known for shape in others):
         return own_shape(first)
-    if any(shape is None or shape.rank() != first.rank() for shape in shapes):
+    if any(shape is None or shape.rank() != first.rank() for shape in others):
         return None
-    columns = zip(*(shape for shape in shapes if shape is not None), strict=True)
+    columns = zip(first, *(shape for shape in others if shape is not None), strict=True)
     return ir.Shape([dims[0] if all(dim == dims[0] for dim in dims) else None for dims in columns])
 
 
@@ -64,7 +71,8 @@ def general_facts(group: Group, bodies: Bodies) -> General:
 def _values(region: Region, bodies: Bodies) -> list[ir.Value]:
     """What is made in a body, in order; then what is in the graphs that its operations own."""
     items = bodies.layout[region]
-    made = [wire.value for item in items for wire in bodies.results_of(item)]
+    results = bodies.results
+    made = [wire.value for item in items for wire in (results[item] if isinstance(item, Region) else item.outs)]
     for item in items:
         if isinstance(item, Op) and item.has_bodies:
             made += _owned_values(item.node)
