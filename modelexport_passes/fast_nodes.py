@@ -12,6 +12,7 @@ constructors; a test holds that both give the same.
 
 from __future__ import annotations
 
+from collections import UserDict, UserList
 from collections.abc import Callable, Container, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, cast
@@ -59,6 +60,18 @@ metadata_of: Callable[[ir.Node], dict[str, str] | None] = attrgetter(
 """The metadata of a node; None if it has none."""
 type_of: Callable[[ir.Value], ir.TypeProtocol | None] = attrgetter("_type" if _FIELDS_ARE_KNOWN else "type")
 shape_of: Callable[[ir.Value], ir.Shape | None] = attrgetter("_shape" if _FIELDS_ARE_KNOWN else "shape")
+
+
+def inputs_of(graph: ir.Graph) -> list[ir.Value]:
+    """The inputs of a graph. Python's ``UserList``, which they are, looks up each of them where it is gone through."""
+    inputs = cast("UserList[ir.Value] | Sequence[ir.Value]", graph.inputs)
+    return list(inputs.data if isinstance(inputs, UserList) else inputs)
+
+
+def initializers_of(graph: ir.Graph) -> list[ir.Value]:
+    """The initializers of a graph, of whose ``UserDict`` the same is true."""
+    initializers = cast("UserDict[str, ir.Value] | dict[str, ir.Value]", graph.initializers)
+    return list((initializers.data if isinstance(initializers, UserDict) else initializers).values())
 
 
 def make_node(

@@ -11,6 +11,8 @@ from typing import TypeGuard, cast
 
 import onnx_ir as ir
 
+from modelexport_passes.fast_nodes import initializers_of
+
 _TENSOR = ir.AttributeType.TENSOR
 _TENSORS = ir.AttributeType.TENSORS
 _GRAPH = ir.AttributeType.GRAPH
@@ -37,7 +39,7 @@ class Tensors:
             self._look_at(function)
 
     def _enter(self, graph: ir.Graph) -> None:
-        self.initializers += graph.initializers.values()
+        self.initializers += initializers_of(graph)
         self._look_at(graph)
 
     def _look_at(self, nodes: ir.Graph | ir.Function) -> None:

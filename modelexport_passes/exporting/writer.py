@@ -36,6 +36,7 @@ from modelexport_passes.exporting.wire_format import (
     text_field,
     to_bytes,
 )
+from modelexport_passes.fast_nodes import initializers_of, inputs_of
 
 _TensorType = ir.TensorType
 _FUNCTION_TYPES_VERSION = 10
@@ -223,7 +224,7 @@ class _Writer:
         """The fields of a graph that hold its initializers, and those that hold what is known of them."""
         tensors: list[bytes] = []
         declared = {value.name for value in graph.inputs}
-        values = graph.initializers.values()
+        values = initializers_of(graph)
         for value in values:
             tensor = value.const_value
             if tensor is None:
@@ -248,8 +249,9 @@ class _Writer:
             tail.overload = rest.overload
         for field in ("name", "attribute", "overload", "metadata_props"):
             rest.ClearField(field)
-        signature = [_many(_FUNCTION_INPUT, function.inputs), _many(_FUNCTION_OUTPUT, function.outputs)]
-        known = self._infos(function.inputs, _IN_FUNCTION)
+        inputs = inputs_of(function.graph)
+        signature = [_many(_FUNCTION_INPUT, inputs), _many(_FUNCTION_OUTPUT, function.outputs)]
+        known = self._infos(inputs, _IN_FUNCTION)
         parts = [to_bytes(head), as_bytes(signature), to_bytes(names), *nodes, to_bytes(rest), as_bytes(known), *infos]
         parts.append(to_bytes(tail))
         return [as_bytes([_MODEL_FUNCTION, LENGTHS[sum(map(len, parts))]]), *parts]

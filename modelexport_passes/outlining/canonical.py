@@ -80,6 +80,19 @@ def kind_of(wire: Wire) -> Kind:
     return (value.dtype, None if value.shape is None else value.shape.rank())
 
 
+class Kinds(dict[Wire, Kind]):
+    """`kind_of` each wire: the calls around a module all pass its weights on. Equal ones are one object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._distinct: dict[Kind, Kind] = {}
+
+    def __missing__(self, wire: Wire) -> Kind:
+        kind = kind_of(wire)
+        kind = self[wire] = self._distinct.setdefault(kind, kind)
+        return kind
+
+
 def weight_kind(wire: Wire) -> Key:
     """Dtype and shape of a weight; None for what is none."""
     value = wire.value

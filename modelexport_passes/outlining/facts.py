@@ -157,8 +157,7 @@ class _Instance:
         self.bases: Bases = call_bases([*distinct, *below], region.frames)
         self._alike = alike
         self._relative: dict[int, tuple[Frames, Frames | None]] = {}
-        known = {id(frames): self.relative(frames) for frames in distinct} | {id(None): None}
-        self.relatives = [known[id(frames)] for frames in stacks]
+        self.relatives = [None if frames is None else self.relative(frames) for frames in stacks]
 
     def relative(self, frames: Frames) -> Frames | None:
         """Frames below this call; None if they do not go through it."""

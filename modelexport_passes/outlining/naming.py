@@ -13,8 +13,8 @@ from modelexport_passes.outlining.margins import is_view_of_weight
 from modelexport_passes.outlining.regions import Frames, Region
 from modelexport_passes.outlining.sharing import Column
 from modelexport_passes.outlining.state import Named, State, local_names
+from modelexport_passes.scopes.module_names import tail
 from modelexport_passes.scopes.scope import UNKNOWN_CLASS, Frame
-from modelexport_passes.scopes.torchscript_names import tail
 from modelexport_passes.unique_names import Names
 
 LOCAL_DOMAIN = "modules"

@@ -8,6 +8,8 @@ import onnx_ir as ir
 
 from modelexport_passes.fast_nodes import (
     drop_users,
+    initializers_of,
+    inputs_of,
     insert_nodes,
     make_value,
     own_shape,
@@ -89,7 +91,7 @@ def _detach(dropped: Sequence[Op], graph: ir.Graph, nodes: Iterable[ir.Node]) ->
             gone.add(inner)
             for body in subgraphs_of(inner):
                 body.outputs.clear()
-    drop_users([*graph.inputs, *graph.initializers.values(), *staying], gone)
+    drop_users([*inputs_of(graph), *initializers_of(graph), *staying], gone)
 
 
 def _make_function(

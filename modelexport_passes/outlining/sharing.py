@@ -16,10 +16,10 @@ from typing import Literal, NamedTuple
 from modelexport_passes.outlining.attributes import Given, differing, liftable
 from modelexport_passes.outlining.canonical import (
     Kind,
+    Kinds,
     common_kinds,
     hold_the_same,
     is_constant,
-    kind_of,
     operator_key,
     weight_kind,
 )
@@ -123,8 +123,6 @@ class Bodies:
     _keys: dict[int, Hashable] = field(default_factory=dict[int, Hashable])
     _numbers: dict[Hashable, int] = field(default_factory=dict[Hashable, int])
     _numbers_by_kind: dict[int, int] = field(default_factory=dict[int, int])
-    _kinds: dict[Wire, Kind] = field(default_factory=dict[Wire, Kind])
-    _distinct_kinds: dict[Kind, Kind] = field(default_factory=dict[Kind, Kind])
 
     def reads_of(self, item: Item) -> Sequence[Wire | None]:
         """What an item takes: inputs and captures of an operation, or the actual inputs of a call."""
@@ -194,16 +192,6 @@ class Bodies:
         self._ends[region] = _Ends(items, uses, gives)
         return rows
 
-    def kinds_of(self, wires: Iterable[Wire]) -> list[Kind]:
-        """`kind_of` each. A weight is passed on by all calls around its module; equal kinds are one object."""
-        known = self._kinds
-        return [known.get(wire) or self._kind_of(wire) for wire in wires]
-
-    def _kind_of(self, wire: Wire) -> Kind:
-        kind = kind_of(wire)
-        kind = self._kinds[wire] = self._distinct_kinds.setdefault(kind, kind)
-        return kind
-
     def value_names(self, items: Iterable[Item]) -> set[str]:
         """Names of what these items make, and of what the bodies of operations make inside."""
         names: set[str] = set()
@@ -238,6 +226,7 @@ def share(bodies: Bodies, known: KnownValues | None) -> None:
         known: proves that what one computes is what another has as a constant; nothing is proven if None.
     """
     lift = bodies.likeness.lift != "never"
+    kinds = Kinds()
     for level in _levels(bodies):
         alike = _alike(level, bodies)
         if known is not None and stand_idle(alike, bodies, known):
@@ -252,7 +241,7 @@ def share(bodies: Bodies, known: KnownValues | None) -> None:
         for instances in alike.values():
             uses = {region: bodies.ends(region).uses for region in instances}
             for part in _part_by_weights(uses) if bodies.likeness.weights == "shape" else [uses]:
-                for compatible in _part_by_kinds(part, bodies):
+                for compatible in _part_by_kinds(part, kinds):
                     _add_group(compatible, uses, bodies)
 
 
@@ -293,11 +282,11 @@ def _part_by_weights(uses: Mapping[Region, Sequence[Wire]]) -> list[dict[Region,
     return list(parts.values())
 
 
-def _part_by_kinds(uses: Mapping[Region, Sequence[Wire]], bodies: Bodies) -> list[list[Region]]:
+def _part_by_kinds(uses: Mapping[Region, Sequence[Wire]], kinds_of: Kinds) -> list[list[Region]]:
     """Part regions whose inputs are known to differ in dtype or rank. What is unknown contradicts nothing."""
     parts: list[tuple[list[Kind], list[Region]]] = []
     for region, wires in uses.items():
-        kinds = bodies.kinds_of(wires)
+        kinds = [kinds_of[wire] for wire in wires]
         for at, (known, members) in enumerate(parts):
             common = common_kinds(known, kinds)
             if common is not None:

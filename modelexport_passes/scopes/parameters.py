@@ -9,6 +9,7 @@ from typing import cast
 
 import onnx_ir as ir
 
+from modelexport_passes.fast_nodes import initializers_of
 from modelexport_passes.scopes.prefixes import common_prefix
 from modelexport_passes.scopes.scope import UNKNOWN_CLASS
 
@@ -48,7 +49,7 @@ class ParameterOwners:
         copies = [value for node in nodes if node.op_type == "Identity" for value in node.outputs if _is_copy(value)]
         self._copies = copies
         items: dict[ir.Value, str] = {}
-        for value in [*graph.initializers.values(), *copies]:
+        for value in [*initializers_of(graph), *copies]:
             name = _state_name(value, self.prefix)
             if name is not None:
                 self._parameter[value] = name
@@ -93,7 +94,7 @@ class ParameterOwners:
     def read(self, node: ir.Node) -> Sequence[ir.Value]:
         """`read_initializers` of a node, kept: only for as long as the graph stays as it is."""
         if self._read is None:
-            self._read = _readers([*self._graph.initializers.values(), *self._copies])
+            self._read = _readers([*initializers_of(self._graph), *self._copies])
         found = self._read.get(node)
         if node.graph is self._graph:
             return () if found is None else found

@@ -9,7 +9,9 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from modelexport_passes.fast_nodes import initializers_of
 from modelexport_passes.scopes.dataflow import infer_scopes
+from modelexport_passes.scopes.module_names import ModuleNames
 from modelexport_passes.scopes.modules import TorchModule, module_classes
 from modelexport_passes.scopes.ownership import scopes_from_parameters
 from modelexport_passes.scopes.parameters import ParameterOwners
@@ -26,7 +28,7 @@ from modelexport_passes.scopes.scope import (
     set_scope,
 )
 from modelexport_passes.scopes.torch_metadata import scopes_from_metadata
-from modelexport_passes.scopes.torchscript_names import ModuleNames, scopes_from_names
+from modelexport_passes.scopes.torchscript_names import scopes_from_names
 from modelexport_passes.scopes.traced_calls import TracedCall
 from modelexport_passes.scopes.values import owners_by_value
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
@@ -120,7 +122,7 @@ def parameter_owners(graph: ir.Graph, module: TorchModule | None = None) -> Para
     if module is None:
         return ParameterOwners(graph)
     owners = ParameterOwners(graph, module_classes(module))
-    nameless = [value for value in graph.initializers.values() if owners.owner(value) is None]
+    nameless = [value for value in initializers_of(graph) if owners.owner(value) is None]
     owners.add(owners_by_value(nameless, module))
     return owners
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from modelexport_passes.exporting.saving import to_proto
 from modelexport_passes.exporting.weights import bytes_of, extent_of, initializers, is_external
+from modelexport_passes.fast_nodes import initializers_of
 from modelexport_passes.validation.problem import Problem
 
 _SMALL = 1024
@@ -33,7 +34,7 @@ def run_checker(model: ir.Model) -> list[Problem]:
 
 
 def _without_weights(model: ir.Model) -> onnx.ModelProto:
-    large = [value for value in model.graph.initializers.values() if _is_large(value)]
+    large = [value for value in initializers_of(model.graph) if _is_large(value)]
     placeholders = list(zip(large, _placeholders(large), strict=True))
     in_bodies = [value for value in initializers(model) if value.graph is not model.graph]
     # A body has no inputs to turn weights into. They are rarely large; those on disk are read for the moment.

@@ -7,6 +7,7 @@ from collections.abc import Container, Iterator, Mapping
 
 import onnx_ir as ir
 
+from modelexport_passes.fast_nodes import inputs_of
 from modelexport_passes.scopes.walk import owned_nodes
 from modelexport_passes.validation.problem import Problem
 from modelexport_passes.validation.structure import name_of, place_of
@@ -56,7 +57,7 @@ def _imports(model: ir.Model, function: ir.Function) -> Iterator[Problem]:
 
 def _outputs(function: ir.Function) -> Iterator[Problem]:
     where = place_of(function)
-    inputs = set(function.inputs)
+    inputs = set(inputs_of(function.graph))
     if not function.outputs:
         yield Problem("function-output", where, "has no output")
     for output in function.outputs:

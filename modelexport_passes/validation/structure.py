@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from modelexport_passes.exporting.loading import data_fault
 from modelexport_passes.exporting.weights import data_directory, data_location, extent_of, initializers, is_external
+from modelexport_passes.fast_nodes import initializers_of, inputs_of
 from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
 from modelexport_passes.validation.problem import Problem
 
@@ -71,7 +72,7 @@ class _Walk:
     def graph(self, graph: ir.Graph, *, depth: int = 0) -> Iterator[Problem]:
         mine: list[ir.Value] = []
         names: list[str] = []
-        yield from self._declare([*graph.inputs, *graph.initializers.values()], mine, names)
+        yield from self._declare([*inputs_of(graph), *initializers_of(graph)], mine, names)
         for node in graph:
             yield from self._uses(node, graph)
             for subgraph in subgraphs_of(node):
