@@ -12,6 +12,8 @@ from modelexport_passes.fast_nodes import (
     copy_node,
     copy_value,
     drop_users,
+    initializers_of,
+    inputs_of,
     insert_nodes,
     make_node,
     make_value,
@@ -29,6 +31,18 @@ def fields(node: ir.Node) -> dict[str, Any]:
 def arguments() -> tuple[tuple[ir.Value | None, ...], dict[str, ir.Attr], tuple[ir.Value, ...]]:
     value = ir.Value(name="x")
     return (value, None, value), {"axis": ir.AttrInt64("axis", 1)}, (ir.Value(name="y"), ir.Value(name=""))
+
+
+@pytest.mark.parametrize("view", [True, False])
+def test_inputs_and_initializers_are_those_of_the_graph(view: bool) -> None:
+    """In its order, in a list of one's own; of a view as well, which has others containers for them."""
+    first, second, weight = ir.Value(name="a"), ir.Value(name="b"), ir.Value(name="w")
+    kind = ir.GraphView if view else ir.Graph
+    graph = kind([first, second], [], nodes=[], initializers=[weight])
+    assert inputs_of(graph) == [first, second]  # type: ignore[arg-type]
+    assert initializers_of(graph) == [weight]  # type: ignore[arg-type]
+    inputs_of(graph).clear()  # type: ignore[arg-type]
+    assert len(graph.inputs) == 2
 
 
 def test_the_fields_are_known() -> None:

@@ -568,6 +568,23 @@ def test_what_is_known_of_values_where_all_calls_agree_is_kept() -> None:
     assert [value.shape for node in model.graph for value in node.outputs] == [ir.Shape(["n", 3])] * 2
 
 
+def test_a_shape_that_can_be_changed_is_of_one_value_alone() -> None:
+    """One that is frozen may be shared, as it is where a file is read."""
+    text = """
+    g (float[2,3] x) => (float[2,3] y) { a = Neg(x)  b = Relu(a)  c = Neg(b)  y = Relu(c) }
+    """
+    model = scoped(text, {"a": "/Net/B.b.0", "b": "/Net/B.b.0", "c": "/Net/B.b.1", "y": "/Net/B.b.1"})
+    model.graph.inputs[0].shape = ir.Shape([2, 3])
+    for node in model.graph:
+        node.outputs[0].shape = ir.Shape([2, 3], frozen=node.op_type == "Neg")
+    mx.Outline()(model)
+    function = model.functions["pkg", "B", ""]
+    values = [*model.graph.inputs, *function.inputs, *(node.outputs[0] for node in (*model.graph, *function))]
+    assert [str(value.shape) for value in values] == ["[2,3]"] * 6
+    own = [value.shape for value in values if value.shape is not None and not value.shape.frozen]
+    assert len({id(shape) for shape in own}) == len(own) == 5
+
+
 def test_a_shared_body_says_of_shapes_what_holds_at_every_call() -> None:
     """Also of the results of calls inside of it."""
     text = """

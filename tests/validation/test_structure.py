@@ -237,6 +237,25 @@ def test_the_checker_reads_no_weights() -> None:
     assert model.graph.initializers["w"].const_value is not None
 
 
+def test_large_weights_of_one_shape_are_inputs_of_their_own_names() -> None:
+    """Also one that is an input already; each keeps its tensor, with its name."""
+    text = """<ir_version: 10, opset_import: ["" : 20]> g (float[1, 40] x, float[40, 40] v) => (float[1, 40] y) {
+        a = MatMul (x, v)
+        b = MatMul (a, w)
+        y = MatMul (b, u)
+    }"""
+    proto = onnx.parser.parse_model(text)
+    for name in ("v", "w", "u"):
+        proto.graph.initializer.add(name=name, data_type=1, dims=[40, 40], raw_data=bytes(4 * 40 * 40))
+    model = ir.from_proto(proto)
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    assert run_checker(model) == []
+    assert [value.const_value for value in model.graph.initializers.values()] == tensors
+    assert [tensor.name for tensor in tensors if tensor is not None] == ["v", "w", "u"]
+    model.graph.initializers["u"].name = "w_of_another_name"
+    assert run_checker(model) == []
+
+
 def test_errors_of_onnxruntime_are_one_clean_line() -> None:
     """No numbering, no C++ file and signature: what is wrong, first."""
     model = sound()
