@@ -7,6 +7,7 @@ from typing import cast
 
 import onnx_ir as ir
 
+from modelexport_passes.fast_nodes import metadata_of
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.plan import FunctionPlan, OutlinePlan
@@ -45,9 +46,10 @@ from modelexport_passes.scopes.walk import owned_nodes
 def record(model: ir.Model, plan: OutlinePlan, made: Made) -> None:
     """Write scopes, the ledger and the functions' own metadata, after the rewrite."""
     ledger = read_ledger(model)
-    for op in plan.ops:
-        if op.copy_of is not None and not op.withdrawn:
-            _record_original(op, ledger)
+    for wire in {op.copy_of[0]: None for op in plan.ops if op.copy_of is not None and not op.withdrawn}:
+        name = str(wire.value.name)
+        known = ledger.originals.get(name)
+        ledger.originals[name] = _original(wire, "" if known is None else known.value)
     for function in plan.functions:
         _record_function(model, function, plan.bodies, made, ledger)
     if plan.bodies.folded or plan.bodies.idle:
@@ -58,13 +60,6 @@ def record(model: ir.Model, plan: OutlinePlan, made: Made) -> None:
         elif item.stands_in:
             made[item].metadata_props[STANDS_IN_KEY] = "1"
     write_ledger(model, ledger)
-
-
-def _record_original(op: Op, ledger: Ledger) -> None:
-    assert op.copy_of is not None
-    name = str(op.origin)
-    known = ledger.originals.get(name, Original())
-    ledger.originals[name] = _original(op.copy_of[0], known.value)
 
 
 def _original(wire: Wire, value: str) -> Original:
@@ -267,9 +262,13 @@ def _record_origins(node: ir.Node, ops: Sequence[Op], seen: Sequence[_Instance],
 
 def _drop_differing(node: ir.Node, others: Sequence[ir.Node]) -> None:
     """A shared node keeps of an exporter's metadata what is true of every instance."""
-    for key, value in list(node.metadata_props.items()):
-        if key not in (SCOPE_KEY, ORIGIN_KEY) and any(other.metadata_props.get(key) != value for other in others):
-            del node.metadata_props[key]
+    metadata = node.metadata_props
+    held = [found for found in map(metadata_of, others) if found is not None]
+    for key, value in list(metadata.items()):
+        if key in (SCOPE_KEY, ORIGIN_KEY):
+            continue
+        if len(held) < len(others) or any(other.get(key) != value for other in held):
+            del metadata[key]
 
 
 def _source(region: Region, bodies: Bodies) -> Source:

@@ -179,7 +179,7 @@ def _embed_initializers(ops: Iterable[Op], root: Region) -> list[Op]:
     for number, wire in enumerate(wires):
         tensor = wire.value.const_value
         assert tensor is not None  # is_embeddable
-        value = ir.AttrTensor("value", tensor)
+        node = _constant_node(wire.value, ir.AttrTensor("value", tensor))  # of which each region gets a copy
         by_region: dict[Region, list[Op]] = {}
         for reader in wire.readers:
             if reader.withdrawn:
@@ -188,7 +188,7 @@ def _embed_initializers(ops: Iterable[Op], root: Region) -> list[Op]:
         for region, readers in by_region.items():
             if region is root:
                 continue
-            op = Op(_constant_node(wire.value, value), min(reader.order for reader in readers), region, None)
+            op = Op(node, min([reader.order for reader in readers]), region, None)
             op.constant = True
             op.kind = OF_ITS_OWN - 1 - number  # those of operations that the graph has are above
             own = Wire(op.node.outputs[0], op)

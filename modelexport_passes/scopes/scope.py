@@ -229,11 +229,16 @@ def scopes_of(nodes: Iterable[ir.Node]) -> list[Scope | None]:
     """`scope_of` each, in half of the time."""
     known: dict[str | None, Scope | None] = {None: None}
     scopes: list[Scope | None] = []
+    before: str | None = None  # operations of a call stand together, and most share the text
+    scope: Scope | None = None
     for metadata in map(metadata_of, nodes):
         text = None if metadata is None else metadata.get(SCOPE_KEY)
-        if text not in known:
-            known[text] = parse_scope(str(text))
-        scopes.append(known[text])
+        if text is not before:
+            before = text
+            if text not in known:
+                known[text] = parse_scope(str(text))
+            scope = known[text]
+        scopes.append(scope)
     return scopes
 
 
