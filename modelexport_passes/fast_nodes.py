@@ -62,6 +62,26 @@ type_of: Callable[[ir.Value], ir.TypeProtocol | None] = attrgetter("_type" if _F
 shape_of: Callable[[ir.Value], ir.Shape | None] = attrgetter("_shape" if _FIELDS_ARE_KNOWN else "shape")
 
 
+attributes_of: Callable[[ir.Node], dict[str, ir.Attr]] = attrgetter(
+    "_attributes.data" if _FIELDS_ARE_KNOWN else "attributes.data"
+)
+"""The attributes of a node by name. Only to be looked at."""
+
+
+def nodes_of(graph: ir.Graph | ir.Function) -> list[ir.Node]:
+    """The nodes of a graph, in order. Its own iterator asks of each whether it was taken out meanwhile."""
+    nodes = graph.graph._nodes if isinstance(graph, ir.Function) else graph._nodes
+    if not _FIELDS_ARE_KNOWN or type(nodes) is not _linked_list.DoublyLinkedSet:  # a view has a tuple
+        return list(graph)
+    found: list[ir.Node] = []
+    root = cast(Any, nodes)._root  # its links are of no declared type
+    box = root.next
+    while box is not root:
+        found.append(box.value)
+        box = box.next
+    return found
+
+
 def inputs_of(graph: ir.Graph) -> list[ir.Value]:
     """The inputs of a graph. Python's ``UserList``, which they are, looks up each of them where it is gone through."""
     inputs = cast("UserList[ir.Value] | Sequence[ir.Value]", graph.inputs)
@@ -296,6 +316,6 @@ def remove_nodes(graph: ir.Graph) -> None:
     if not _FIELDS_ARE_KNOWN:
         graph.remove(list(graph))
         return
-    for node in graph:
+    for node in nodes_of(graph):
         node._graph = None
     graph._nodes = _linked_list.DoublyLinkedSet()

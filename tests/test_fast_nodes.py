@@ -17,6 +17,7 @@ from modelexport_passes.fast_nodes import (
     insert_nodes,
     make_node,
     make_value,
+    nodes_of,
     remove_node,
     remove_nodes,
     set_inputs,
@@ -43,6 +44,25 @@ def test_inputs_and_initializers_are_those_of_the_graph(view: bool) -> None:
     assert initializers_of(graph) == [weight]  # type: ignore[arg-type]
     inputs_of(graph).clear()  # type: ignore[arg-type]
     assert len(graph.inputs) == 2
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("kind", ["graph", "view", "function"])
+def test_nodes_are_those_of_the_graph(kind: str, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its order, also where some were taken out or put in between; in a list of one's own."""
+    monkeypatch.setattr(fast_nodes, "_FIELDS_ARE_KNOWN", known)
+    nodes = [ir.node("Op", [], name=name) for name in "abcd"]
+    if kind == "view":
+        graph = ir.GraphView([], [], nodes=nodes)
+    else:
+        graph = ir.Graph([], [], nodes=nodes[:3])
+        graph.insert_before(nodes[1], nodes[3])
+        graph.remove(nodes[0])
+        nodes = [nodes[3], nodes[1], nodes[2]]
+    held = ir.Function("d", "F", graph=graph, attributes=[]) if kind == "function" else graph  # type: ignore[arg-type]
+    assert nodes_of(held) == nodes  # type: ignore[arg-type]
+    nodes_of(held).clear()  # type: ignore[arg-type]
+    assert len(list(graph)) == len(nodes)
 
 
 def test_the_fields_are_known() -> None:

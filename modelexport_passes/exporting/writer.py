@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from operator import attrgetter
 from typing import cast
 
@@ -36,7 +35,7 @@ from modelexport_passes.exporting.wire_format import (
     text_field,
     to_bytes,
 )
-from modelexport_passes.fast_nodes import initializers_of, inputs_of
+from modelexport_passes.fast_nodes import initializers_of, inputs_of, nodes_of
 
 _TensorType = ir.TensorType
 _FUNCTION_TYPES_VERSION = 10
@@ -170,9 +169,9 @@ class _Writer:
         """The fields that hold the nodes of a graph, and those that hold what is known of their outputs."""
         nodes: list[bytes] = []
         infos: list[bytes] = []
-        remaining = iter(graph)
-        while batch := list(islice(remaining, _TOGETHER)):
-            written, known = self._batch(batch, home)
+        every = nodes_of(graph)
+        for start in range(0, len(every), _TOGETHER):
+            written, known = self._batch(every[start : start + _TOGETHER], home)
             nodes.append(as_bytes(written))
             infos.append(as_bytes(known))
         return nodes, infos

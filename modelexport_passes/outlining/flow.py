@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 import onnx_ir as ir
 
 from modelexport_passes.errors import ModelExportError
-from modelexport_passes.fast_nodes import node_parts
+from modelexport_passes.fast_nodes import node_parts, nodes_of
 from modelexport_passes.outlining.constants import computes_constant, is_embeddable
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.scopes.scope import Frame, Scope
@@ -153,7 +153,7 @@ def read_graph(graph: ir.Graph, scopes: Sequence[Scope | None], regions: Sequenc
     folding: list[Op] = []
 
     known = cast("Callable[[ir.Value | None], Wire | None]", wires.get)
-    nodes = list(graph)
+    nodes = nodes_of(graph)
     rows = zip(nodes, map(node_parts, nodes), scopes, regions, strict=True)
     for order, (node, (operator, domain, overload, inputs, outs, attributes), scope, region) in enumerate(rows):
         op = Op(node, order, region, scope)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from modelexport_passes.fast_nodes import nodes_of
 from modelexport_passes.outlining.boundary import find_results
 from modelexport_passes.outlining.explain import NearMiss, near_misses
 from modelexport_passes.outlining.flow import Op, read_graph
@@ -143,7 +144,7 @@ def _plan(
     unfold: bool,
 ) -> OutlinePlan:
     root = Region((), None)
-    nodes = list(graph)
+    nodes = nodes_of(graph)
     scopes = scopes_of(nodes)
     called = [node for node in nodes if node in own_calls] if own_calls else []
     done = {scope.frames for node in called if (scope := scope_of(node)) is not None}

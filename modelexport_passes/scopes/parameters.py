@@ -9,7 +9,7 @@ from typing import cast
 
 import onnx_ir as ir
 
-from modelexport_passes.fast_nodes import initializers_of
+from modelexport_passes.fast_nodes import initializers_of, nodes_of
 from modelexport_passes.scopes.prefixes import common_prefix
 from modelexport_passes.scopes.scope import UNKNOWN_CLASS
 
@@ -41,7 +41,7 @@ class ParameterOwners:
         self._parameter: dict[ir.Value, str] = {}
         self._graph = graph
         self._read: dict[ir.Node, list[ir.Value]] | None = None
-        nodes = list(graph)
+        nodes = nodes_of(graph)
         self.prefix = common_prefix(nodes, graph.initializers)
         """What another tool wrote before all names."""
         self.uncalled: set[str] = set()

@@ -9,7 +9,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from modelexport_passes.fast_nodes import initializers_of
+from modelexport_passes.fast_nodes import initializers_of, nodes_of
 from modelexport_passes.scopes.dataflow import infer_scopes
 from modelexport_passes.scopes.module_names import ModuleNames
 from modelexport_passes.scopes.modules import TorchModule, module_classes
@@ -31,7 +31,7 @@ from modelexport_passes.scopes.torch_metadata import scopes_from_metadata
 from modelexport_passes.scopes.torchscript_names import scopes_from_names
 from modelexport_passes.scopes.traced_calls import TracedCall
 from modelexport_passes.scopes.values import owners_by_value
-from modelexport_passes.scopes.walk import owned_nodes, subgraphs_of
+from modelexport_passes.scopes.walk import all_owned_nodes, owned_nodes, subgraphs_of
 
 SourceChoice = Literal["auto", "metadata", "name", "parameter"]
 """``auto``: every source, strongest first. Else: what that source tells, and what follows from it."""
@@ -90,8 +90,8 @@ def recover(
         everywhere: every node of the main graph and its subgraphs, if they are at hand.
     """
     if everywhere is None:
-        everywhere = list(owned_nodes(model.graph))
-    nodes = everywhere if len(everywhere) == len(model.graph) else list(model.graph)
+        everywhere = all_owned_nodes(model.graph)
+    nodes = everywhere if len(everywhere) == len(model.graph) else nodes_of(model.graph)
     if _all_known(everywhere):
         return False
     classes = None if module is None else module_classes(module)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import onnx_ir as ir
 
+from modelexport_passes.fast_nodes import attributes_of, nodes_of
+
 
 def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
     """The bodies that a node owns (If, Loop, Scan, ...), one level."""
@@ -43,11 +45,11 @@ def owned_nodes(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
                 yield from owned_nodes(graph)
 
 
-def all_owned_nodes(nodes: Iterable[ir.Node]) -> list[ir.Node]:
+def all_owned_nodes(graph: ir.Graph | ir.Function) -> list[ir.Node]:
     """`owned_nodes` as a list: faster, for of most models no node owns a body."""
-    found = list(nodes)
+    found = nodes_of(graph)
     for node in found:
-        if node.attributes.data and has_bodies(node):
+        if attributes_of(node) and has_bodies(node):
             return list(owned_nodes(found))
     return found
 
