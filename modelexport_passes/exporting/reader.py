@@ -25,6 +25,7 @@ _Scopes = tuple[_Values, ...]
 _Nodes = Iterable[CoarseNode]
 """Nodes in order, which can be gone through twice."""
 
+_STRING = onnx.TensorProto.STRING
 _FUNCTION_TYPES_VERSION = 10
 """Before this IR version the types of values in functions stood, by custom, in the main graph."""
 
@@ -196,6 +197,8 @@ class Reader:
             value.doc_string = doc_string
 
     def _tensor(self, proto: onnx.TensorProto) -> ir.TensorProtocol:
+        if not proto.data_location and proto.data_type != _STRING:  # nearly all; what else there is, onnx_ir knows
+            return ir.TensorProtoTensor(proto)
         # onnx_ir leaves the type argument of its PathLike open.
         tensor = serde.deserialize_tensor(proto, self._directory)  # pyright: ignore[reportUnknownMemberType]
         if is_external(tensor):
