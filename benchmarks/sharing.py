@@ -45,6 +45,7 @@ from modelexport_passes.outlining.sharing import Bodies
 from modelexport_passes.randomness import draws_random_numbers
 from modelexport_passes.scopes.walk import all_nodes
 from modelexport_passes.validation.session import Array, open_session, run_session
+from tests.scoped_models import fault_of
 from tests.zoo import ZooCase
 
 SELECTIONS: dict[str, dict[str, Any]] = {"auto": {"modules": "auto"}, "all": {}}
@@ -135,7 +136,7 @@ def measure(case: ZooCase, kind: str, proto: onnx.ModelProto, selections: Mappin
     if _run(exported, inputs) != expected:
         row.failures.append("not compared: the model draws random numbers")
         return row
-    valid = not _fault(exported)
+    valid = fault_of(exported) is None
     for name, options in selections.items():
         model = exported.clone()
         for step in (mx.Outline(**options), mx.Inline()):
@@ -145,7 +146,7 @@ def measure(case: ZooCase, kind: str, proto: onnx.ModelProto, selections: Mappin
                 row.bytes_after = graph_bytes(model)
             if _run(model, inputs) != expected:
                 row.failures.append(f"{after}: outputs differ")
-            if valid and (fault := _fault(model)):
+            if valid and (fault := fault_of(model)):
                 row.failures.append(f"{after}: {fault}")
         if _operations(model) != kept or _edge(model) != edge:
             row.failures.append(f"inline ({name}): another model")
@@ -252,15 +253,6 @@ def graph_bytes(model: ir.Model) -> int:
     """Size of a model without the content of its initializers."""
     proto = ir.to_proto(model)
     return proto.ByteSize() - sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
-
-
-def _fault(model: ir.Model) -> str | None:
-    """What onnx's full checker finds."""
-    try:
-        onnx.checker.check_model(ir.to_proto(model), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        return str(error).splitlines()[0]
-    return None
 
 
 def _operations(model: ir.Model) -> Counter[Any]:

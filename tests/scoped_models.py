@@ -69,3 +69,12 @@ def run(model: ir.Model, inputs: Arrays) -> list[bytes]:
 def check(model: ir.Model) -> None:
     """The model passes onnx's checker, strict shape inference included."""
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
+
+
+def fault_of(model: ir.Model) -> str | None:
+    """What onnx's checker finds, in one line; None if the model passes."""
+    try:
+        check(model)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        return str(error).splitlines()[0]
+    return None

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from modelexport_passes.scopes.walk import owned_nodes
+from modelexport_passes.scopes.walk import all_owned_nodes
 from modelexport_passes.unique_names import Names
 
 
 def register_lost_constants(model: ir.Model) -> int:
     """Make initializers of the constants that nodes of the main graph read and the graph has not. Returns how many."""
     graph = model.graph
-    nodes = list(owned_nodes(graph))
+    nodes = all_owned_nodes(graph)
     read = [value for node in nodes for value in node.inputs if value is not None]
     lost = dict.fromkeys(value for value in read if _is_lost(value))
     if lost:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from modelexport_passes.fast_nodes import own_shape, own_type
 from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.known_values import KnownValues
 from modelexport_passes.outlining.layout import Item
-from modelexport_passes.outlining.margins import find_margin, work_of
-from modelexport_passes.outlining.order import Alike, canonical_form
+from modelexport_passes.outlining.margins import find_margin
+from modelexport_passes.outlining.order import Alike, by_work, canonical_form, several_bodies
 from modelexport_passes.outlining.regions import Region
 from modelexport_passes.outlining.stand_ins import let_read, put_in, stand_in
-from modelexport_passes.scopes.copying import copy_facts
 
 if TYPE_CHECKING:
     from modelexport_passes.outlining.sharing import Bodies
@@ -80,13 +80,13 @@ class _Lacking(NamedTuple):
         reader: whose input it is.
         slot: which.
         wire: what is read.
-        moves: what the other body does to it first.
+        moves: what the other body does to it first, each with the sizes for which it does nothing.
     """
 
     reader: Item
     slot: int
     wire: Wire
-    moves: Sequence[Op]
+    moves: Sequence[tuple[Op, list[list[int]]]]
 
 
 def stand_idle(alike: Alike, bodies: Bodies, known: KnownValues) -> bool:
@@ -100,19 +100,13 @@ def stand_idle(alike: Alike, bodies: Bodies, known: KnownValues) -> bool:
     Returns:
         Whether some regions have other bodies now.
     """
-    by_class: dict[str, list[list[Region]]] = defaultdict(list)
-    for regions in alike.values():
-        by_class[regions[0].frame.class_name].append(regions)
     changed = False
-    for several in by_class.values():
-        by_work: dict[Hashable, list[list[Region]]] = defaultdict(list)
-        for regions in several if len(several) > 1 else ():
-            by_work[work_of(bodies.layout[regions[0]], bodies)].append(regions)
-        for members in (members for same in by_work.values() for members in _like_members(same, bodies)):
-            most = max(members, key=lambda member: len(member.moves))
-            for member in members:
-                for region in member.regions if len(member.moves) < len(most.moves) else ():
-                    changed = _give(region, member, most, bodies, known) or changed
+    of_one_work = [same for keys in several_bodies(alike) for same in by_work(keys, alike, bodies)]
+    for members in (found for same in of_one_work for found in _like_members([alike[key] for key in same], bodies)):
+        most = max(members, key=lambda member: len(member.moves))
+        for member in members:
+            for region in member.regions if len(member.moves) < len(most.moves) else ():
+                changed = _give(region, member, most, bodies, known) or changed
     return changed
 
 
@@ -138,11 +132,11 @@ def _like_members(several: Sequence[list[Region]], bodies: Bodies) -> list[list[
 def _moves(items: Sequence[Item], margin: AbstractSet[int], bodies: Bodies) -> set[int]:
     """Positions of moves in the midst of a body to a size that is there before the call."""
     made = {wire for at, item in enumerate(items) if at not in margin for wire in bodies.results_of(item)}
-    found = [at for at, item in enumerate(items) if at not in margin and isinstance(item, Op) and _is_move(item)]
+    found = [at for at, item in enumerate(items) if at not in margin and isinstance(item, Op) and _may_do_nothing(item)]
     return {at for at in found if made.isdisjoint(bodies.reads_of(items[at])[1:])}
 
 
-def _is_move(op: Op) -> bool:
+def _may_do_nothing(op: Op) -> bool:
     return len(op.reads) == _INPUTS.get(op.node.op_type) and op.node.domain == ""
 
 
@@ -154,9 +148,9 @@ def _give(region: Region, member: _Member, most: _Member, bodies: Bodies, known:
     moved: dict[tuple[Wire, Op], Wire] = {}
     for reader, slot, wire, moves in lacking:
         read = wire
-        for move in moves:
+        for move, sizes in moves:
             if (read, move) not in moved:
-                made = _idle(move, model, read, region, known)
+                made = _idle(move, sizes, model, read, region)
                 stand_ins += made
                 bodies.idle.add(made[-1])
                 moved[read, move] = made[-1].outs[0]
@@ -167,15 +161,16 @@ def _give(region: Region, member: _Member, most: _Member, bodies: Bodies, known:
     return bool(stand_ins)
 
 
-def _idle(move: Op, model: Region, wire: Wire, region: Region, known: KnownValues) -> list[Op]:
+def _idle(move: Op, sizes: Sequence[list[int]], model: Region, wire: Wire, region: Region) -> list[Op]:
     """What stands in for a move of another region, doing nothing to this value; before it, the sizes that it takes."""
-    sizes = [_constant(move, size, region) for size in _sizes_that_stay(wire, move, known) or ()]
-    there = [wire, *(size.outs[0] for size in sizes)]
+    constants = [_constant(move, size, region) for size in sizes]
+    there = [wire, *(constant.outs[0] for constant in constants)]
     idle = stand_in(move, model, region, dict(zip(move.reads, there, strict=True)))
-    _let_be_like(idle.outs[0].value, wire.value)
-    for size in sizes:
-        size.scope = idle.scope
-    return [*sizes, idle]
+    result = idle.outs[0].value
+    result.type, result.shape = own_type(wire.value.type), own_shape(wire.value.shape)
+    for constant in constants:
+        constant.scope = idle.scope
+    return [*constants, idle]
 
 
 def _find_lacking(ours: _Side, theirs: _Side, bodies: Bodies, known: KnownValues) -> list[_Lacking]:
@@ -191,9 +186,11 @@ def _find_lacking(ours: _Side, theirs: _Side, bodies: Bodies, known: KnownValues
                 continue
             if made or (isinstance(reader, Op) and slot >= len(reader.ins)):
                 return []
-            if any(_sizes_that_stay(wire, move, known) is None for move in other_made):
+            stay = [(move, _sizes_that_stay(wire, move, known)) for move in other_made]
+            moves = [(move, sizes) for move, sizes in stay if sizes is not None]
+            if len(moves) < len(stay):
                 return []
-            lacking.append(_Lacking(reader, slot, wire, other_made))
+            lacking.append(_Lacking(reader, slot, wire, moves))
     return lacking
 
 
@@ -227,10 +224,3 @@ def _constant(move: Op, sizes: Sequence[int], region: Region) -> Op:
     op.stands_in = op.constant = True
     op.outs = [Wire(value, op)]
     return op
-
-
-def _let_be_like(value: ir.Value, other: ir.Value) -> None:
-    """Give a value the type and shape of another."""
-    name = value.name
-    copy_facts(other, value)
-    value.name = name

@@ -51,13 +51,9 @@ def unite_up_to_order(alike: Alike, level: Sequence[Region], bodies: Bodies, *, 
     Returns:
         What is to move to the callers so that the bodies are equal.
     """
-    by_class: dict[str, list[Hashable]] = defaultdict(list)
-    for key, regions in alike.items():
-        by_class[regions[0].frame.class_name].append(key)
     moved: Moved = {}
-    several = [keys for keys in by_class.values() if len(keys) > 1]
     united = False
-    for keys in several:
+    for keys in several_bodies(alike):
         left = _unite(keys, alike, bodies)
         if margins and len(left) > 1:
             left = _unite_but_for_margins(left, alike, bodies, moved)
@@ -68,6 +64,22 @@ def unite_up_to_order(alike: Alike, level: Sequence[Region], bodies: Bodies, *, 
         for regions in alike.values():
             regions.sort(key=position.__getitem__)
     return moved
+
+
+def several_bodies(alike: Alike) -> list[list[Hashable]]:
+    """The keys of each class that has more than one body."""
+    by_class: dict[str, list[Hashable]] = defaultdict(list)
+    for key, regions in alike.items():
+        by_class[regions[0].frame.class_name].append(key)
+    return [keys for keys in by_class.values() if len(keys) > 1]
+
+
+def by_work(keys: Sequence[Hashable], alike: Alike, bodies: Bodies) -> list[list[Hashable]]:
+    """Put the keys of bodies together that do the same work: others are not equal, whatever is light in them."""
+    found: dict[Hashable, list[Hashable]] = defaultdict(list)
+    for key in keys:
+        found[work_of(bodies.layout[alike[key][0]], bodies)].append(key)
+    return list(found.values())
 
 
 class _Member(NamedTuple):
@@ -99,13 +111,11 @@ def _unite(keys: Sequence[Hashable], alike: Alike, bodies: Bodies) -> list[Hasha
 
 def _unite_but_for_margins(keys: Sequence[Hashable], alike: Alike, bodies: Bodies, moved: Moved) -> list[Hashable]:
     """Unite those of one class that differ in their margins; returns the keys that are left."""
-    by_work: dict[Hashable, list[Hashable]] = defaultdict(list)
-    for key in keys:
-        by_work[work_of(bodies.layout[alike[key][0]], bodies)].append(key)
+    of_one_work = by_work(keys, alike, bodies)
     numbers: dict[Hashable, int] = {}
     found: dict[Hashable, list[_Member]] = defaultdict(list)
-    left = [same[0] for same in by_work.values() if len(same) == 1]
-    for key in (key for same in by_work.values() if len(same) > 1 for key in same):
+    left = [same[0] for same in of_one_work if len(same) == 1]
+    for key in (key for same in of_one_work if len(same) > 1 for key in same):
         margin = find_margin(alike[key], bodies)
         items = bodies.layout[alike[key][0]]
         order, form = canonical_form(items, margin.all, bodies, numbers)

@@ -20,7 +20,7 @@ from modelexport_passes.outlining.flow import Op, Wire
 from modelexport_passes.outlining.known_values import KnownValues
 from modelexport_passes.outlining.layout import Item
 from modelexport_passes.outlining.margins import Margin, computes_shapes, find_margin, is_move
-from modelexport_passes.outlining.order import Alike, canonical_form
+from modelexport_passes.outlining.order import Alike, canonical_form, several_bodies
 from modelexport_passes.outlining.regions import Region, kind_of_call
 from modelexport_passes.outlining.stand_ins import let_read, put_in, stand_in
 
@@ -89,12 +89,9 @@ def unfold(alike: Alike, bodies: Bodies, known: KnownValues) -> bool:
     Returns:
         Whether some regions have other bodies now.
     """
-    by_class: dict[str, list[list[Region]]] = defaultdict(list)
-    for regions in alike.values():
-        by_class[regions[0].frame.class_name].append(regions)
     changed = False
-    for several in by_class.values():
-        for members in _like_members(several, bodies) if len(several) > 1 else ():
+    for keys in several_bodies(alike):
+        for members in _like_members([alike[key] for key in keys], bodies):
             most = max(members, key=lambda member: len(member.inner))
             # Of the same place in another layer, the constants that shapes are made of are the same, too.
             models = {kind_of_call(region.frame): region for region in reversed(most.regions)}

@@ -49,6 +49,18 @@ def test_who_lacks_a_move_has_one_that_does_nothing(move: str, in_first: bool) -
     assert [node.op_type for node in marked] == (["Constant"] if "Constant" in move else [])
 
 
+def test_several_moves_one_after_the_other_all_stand_in() -> None:
+    """Each does nothing to the one value; it has no declared size."""
+    moves = (
+        STRICT.replace("m{n}", "r{n}") + "  t{n} = Cast <to = 1> (r{n})  e{n} = Constant <value = int64[2] {{3, 2}}> ()"
+    )
+    text = _layers("", f"{moves}  m{{n}} = Expand(t{{n}}, e{{n}})")
+    model = outlined(text, SCOPES | dict.fromkeys(["r1", "t1", "e1"], SECOND))
+    assert list(function_calls(model)) == ["Block"]
+    ((_, entry),) = read_ledger(model).calls.items()
+    assert len(entry.idle) == 3
+
+
 @pytest.mark.parametrize(
     ("move", "shared"), [(EXPAND, True), (FREE, True), (TILE, True), (STRICT, False)], ids=["ones", "0", "tile", "none"]
 )
