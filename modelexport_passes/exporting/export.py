@@ -15,8 +15,8 @@ from modelexport_passes.errors import ConfigError
 from modelexport_passes.exporting.attempts import Attempt, first_that_works
 from modelexport_passes.exporting.dynamo import METADATA_OPSET, DynamoOptions
 from modelexport_passes.exporting.huggingface.patches import transformers_model
-from modelexport_passes.exporting.opset import convert_opset
-from modelexport_passes.exporting.record import ExportRecord, TorchRun, set_record
+from modelexport_passes.exporting.opset import check_opset, convert_opset
+from modelexport_passes.exporting.record import ExportRecord, OutputsOnDemand, TorchRun, set_record
 from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.exporting.translations.table import translation_table
 from modelexport_passes.exporting.ways import Arguments, Captured, Exporter, Sizes, Ways
@@ -63,7 +63,8 @@ def export(
         The model. `modelexport_passes.exporting.record.record_of` gives the example inputs and torch's own outputs.
 
     Raises:
-        ModelExportError: the exporter failed: the one line that matters and the path of the full report.
+        ModelExportError: the exporter failed: the one line that matters and the path of the full report. Or it wrote
+            another opset than the one asked for.
         ConfigError: ``exporter`` is none of these, ``root`` names no submodule, or ``translations`` is wrong.
     """
     check_exporter(exporter, model, translations)
@@ -93,14 +94,17 @@ def export_first(attempts: Iterable[Attempt[Captured]], root: str | None) -> ir.
     opset = ways.options["opset"]
     if opset is not None and opset < METADATA_OPSET and done.name.startswith("dynamo"):
         exported = convert_opset(exported, opset)
+    check_opset(exported, opset, done.name)
     if root:
         drop_wrapper(exported, root)
     exported.ir_version = max(exported.ir_version, METADATA_IR_VERSION)
-    inputs, outputs, more = _observe(ways, done.exported.example, exported)
+    notes = [*done.notes, *done.exported.notes]
+    inputs = _example_inputs(done.exported.example, exported, notes)
+    count = len(exported.graph.outputs)
+    outputs = OutputsOnDemand(lambda: _torch_outputs(ways, count, notes) if inputs is not None else [])
     run = TorchRun(ways.model, ways.args, ways.kwargs, root or "")
     seconds = time.perf_counter() - started
-    notes = [*done.notes, *done.exported.notes, *more]
-    set_record(exported, ExportRecord(done.name, inputs, outputs, notes, seconds, run))
+    set_record(exported, ExportRecord(done.name, inputs or {}, outputs, notes, seconds, run))
     return exported
 
 
@@ -128,26 +132,30 @@ def _check_submodule(model: torch.nn.Module, root: str) -> None:
         raise ConfigError(f"export: root {root!r} is no submodule of {type(model).__name__} ({children})") from error
 
 
-def _observe(ways: Ways, example: Arguments, exported: ir.Model) -> tuple[dict[str, Any], list[Any], list[str]]:
-    """Example inputs by graph input name, torch's outputs for them, and a note where either cannot be had."""
-    notes: list[str] = []
+def _example_inputs(example: Arguments, exported: ir.Model, notes: list[str]) -> dict[str, Any] | None:
+    """Example inputs by graph input name; None and a note where they cannot be told apart."""
     tensors = _tensors(example)
     names = [str(value.name) for value in exported.graph.inputs]
     if len(names) != len(tensors):
         notes.append(f"example inputs not recorded: {len(tensors)} tensors for {len(names)} graph inputs {names}")
-        return {}, [], notes
-    inputs = {name: _array(tensor) for name, tensor in zip(names, tensors, strict=True)}
-    # Caches that this run would fill hold tensors that the next capture would take for constants.
+        return None
+    return {name: _array(tensor) for name, tensor in zip(names, tensors, strict=True)}
+
+
+def _torch_outputs(ways: Ways, count: int, notes: list[str]) -> list[Any]:
+    """What torch returns for the example; none and a note where that is not what the graph returns."""
+    # What this run writes would be in the next capture, and in the initializers, which share the model's memory.
     with torch.no_grad(), state_kept(ways.model):
         copied_args, copied_kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (ways.args, ways.kwargs))
         results = _tensors(ways.model(*copied_args, **copied_kwargs))
-    if len(results) != len(exported.graph.outputs):
-        notes.append(f"torch outputs not recorded: {len(results)} for {len(exported.graph.outputs)} graph outputs")
-        return inputs, [], notes
-    if any(isinstance(tensor, FakeTensor) for tensor in results):
-        notes.append("torch outputs not recorded: the model has kept tensors without values that the exporter gave it")
-        return inputs, [], notes
-    return inputs, [_array(tensor) for tensor in results], notes
+        if len(results) != count:
+            notes.append(f"torch outputs not recorded: {len(results)} for {count} graph outputs")
+            return []
+        if any(isinstance(tensor, FakeTensor) for tensor in results):
+            notes.append("torch outputs not recorded: the model has kept tensors without values from the exporter")
+            return []
+        # Copies, as a model may return the buffer that it wrote.
+        return [_array(tensor.clone()) for tensor in results]
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from modelexport_passes.errors import ConfigError
 from modelexport_passes.exporting.record import TorchRun
+from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.exporting.tensor_store import TensorStore
 
 
@@ -80,7 +81,7 @@ def recorded_calls(run: TorchRun) -> Generator[Recording]:
     with TensorStore() as tensors:
         recorder = _Recorder(names, tensors)
         args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (run.args, dict(run.kwargs)))
-        with torch.no_grad(), hooked(names, recorder.enter, recorder.leave):
+        with torch.no_grad(), state_kept(run.module), hooked(names, recorder.enter, recorder.leave):
             run.module(*args, **kwargs)
         calls = [call for call in recorder.calls if _is_below_root(call)]
         paths = frozenset(path for paths in names.values() for path in paths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,6 +32,32 @@ class TorchRun:
     root: str = ""
 
 
+class OutputsOnDemand(Sequence["np.ndarray[Any, Any]"]):
+    """What torch returns: the model is run when somebody asks first, and once."""
+
+    def __init__(self, run: Callable[[], list[np.ndarray[Any, Any]]]) -> None:
+        """Keep what runs the model."""
+        self._run = run
+        self._outputs: list[np.ndarray[Any, Any]] | None = None
+
+    def _known(self) -> list[np.ndarray[Any, Any]]:
+        if self._outputs is None:
+            self._outputs = self._run()
+        return self._outputs
+
+    def __getitem__(self, index: Any) -> Any:
+        """One output, or several."""
+        return self._known()[index]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._known())
+
+    def __iter__(self) -> Iterator[np.ndarray[Any, Any]]:
+        """All, in the order of the graph's outputs."""
+        return iter(self._known())
+
+
 @dataclass(frozen=True)
 class ExportRecord:
     """Facts of one export, kept in memory with the model (``model.meta``), never saved.
@@ -40,7 +66,8 @@ class ExportRecord:
         exporter: the exporter that made the model, ``dynamo`` or ``torchscript``.
         inputs: graph input name -> example input.
         outputs: what the torch model returned for ``inputs``, in the order of the graph's outputs; empty when torch's
-            results cannot be put in that order (then ``notes`` says so).
+            results cannot be put in that order (then ``notes`` says so). After an export the model is run when this is
+            first read, with the state that it has then.
         notes: one line for each thing a person should know, such as why a fallback was taken.
         seconds: wall-clock time of the export.
         run: the torch model with the example inputs it was exported with.
@@ -48,7 +75,9 @@ class ExportRecord:
 
     exporter: str
     inputs: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict[str, "np.ndarray[Any, Any]"])
-    outputs: list[np.ndarray[Any, Any]] = field(default_factory=list["np.ndarray[Any, Any]"])
+    outputs: Sequence[np.ndarray[Any, Any]] = field(
+        default_factory=list["np.ndarray[Any, Any]"], repr=False, compare=False
+    )
     notes: list[str] = field(default_factory=list[str])
     seconds: float = 0.0
     run: TorchRun | None = field(default=None, repr=False, compare=False)

@@ -47,6 +47,7 @@ def export_torchscript(
     Raises:
         Exception: whatever torch raises; `modelexport_passes.exporting.export` says it in one line.
     """
+    before = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     names = list(input_names) if input_names is not None else _input_names(model, args, kwargs or {})
     with (
         tempfile.TemporaryDirectory(prefix="mx-export-") as folder,
@@ -73,7 +74,23 @@ def export_torchscript(
         # The folder goes, and with it what a model over 2 GB keeps in files of its own.
         ir.external_data.load_to_model(exported)
     recover(exported, source="name", module=model, traced=calls[0] if len(calls) == 1 else None)
-    return exported, _notes(warned)
+    return exported, [*_notes(warned), *_as_before(exported, model, before)]
+
+
+def _as_before(exported: ir.Model, model: torch.nn.Module, before: Mapping[str, torch.Tensor]) -> list[str]:
+    """Give initializers the content that buffers had before torch ran the model; a note on those that are not found."""
+    lost: list[str] = []
+    for name, buffer in model.named_buffers():
+        if name not in before or torch.equal(buffer, before[name]):
+            continue
+        value = exported.graph.initializers.get(name)
+        if value is None:
+            lost.append(name)
+        else:
+            value.const_value = ir.tensor(before[name].cpu().contiguous(), name=name)
+    if not lost:
+        return []
+    return [f"torch ran the model, which wrote its buffers {lost}; where the graph has them, it has what was written"]
 
 
 @contextmanager
