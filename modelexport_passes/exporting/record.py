@@ -47,7 +47,7 @@ class OutputsOnDemand(Sequence["np.ndarray[Any, Any]"]):
 
     def __getitem__(self, index: Any) -> Any:
         """One output, or several."""
-        return self._known()[index]
+        return cast("Any", self._known()[index])
 
     def __len__(self) -> int:
         """How many there are."""

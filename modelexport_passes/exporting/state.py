@@ -27,7 +27,7 @@ def state_kept(model: torch.nn.Module) -> Generator[None]:
     lists = [(holder, list(holder)) for holder in holders if isinstance(holder, list)]
     contents = [(storage, storage.clone()) for storage in _written_storages(model, holders)]
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
             yield
     finally:
         for storage, before in contents:

@@ -16,6 +16,9 @@ from modelexport_passes.exporting.state import state_kept
 class Counting(torch.nn.Module):
     """Writes its buffers in place."""
 
+    step: torch.Tensor
+    cache: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("step", torch.zeros(()))
@@ -73,7 +76,7 @@ def test_an_export_by_dynamo_runs_torch_only_to_capture(monkeypatch: pytest.Monk
 
 def test_tensors_in_attributes_and_lists_and_written_through_data_are_given_back() -> None:
     """Whatever holds them, and also where torch counts no write; views of one memory together."""
-    net = torch.nn.Module()
+    net: Any = torch.nn.Module()
     whole = torch.arange(4.0)
     net.plain, net.listed, net.named = whole, [whole[1:]], {"k": torch.full((2,), float("nan"))}
     with state_kept(net):
