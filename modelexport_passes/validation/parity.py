@@ -183,32 +183,46 @@ def compare_models(
     _same_names(model.graph.inputs, reference.graph.inputs, "inputs")
     _same_names(model.graph.outputs, reference.graph.outputs, "outputs")
     names = [value.name or "" for value in reference.graph.outputs]
-    theirs = open_session(reference, "the reference")
-    ours = open_session(model)
-    found: list[Difference] = []
-    sizes: list[dict[str, tuple[int, ...]]] = []
     notes: list[str] = []
+    # One session after the other: both at once would hold all weights twice.
+    ran = _run_reference(reference, given, seed, notes)
+    session = open_session(model)
+    found = [
+        difference
+        for inputs, expected in ran
+        for difference in compare_outputs(names, run_session(session, inputs), expected)
+    ]
+    return Comparison(tuple(found), tuple(_sizes(inputs) for inputs, _ in ran), tuple(notes))
+
+
+def _run_reference(
+    reference: ir.Model, given: dict[str, Array] | None, seed: int, notes: list[str]
+) -> list[tuple[dict[str, Array], list[Any]]]:
+    """The inputs that a reference runs with, and what it answers.
+
+    Raises:
+        VerificationError: it does not load, or runs with none of the inputs.
+    """
+    session = open_session(reference, "the reference")
+    ran: list[tuple[dict[str, Array], list[Any]]] = []
     if given is not None:
-        found += compare_outputs(names, run_session(ours, given), run_session(theirs, given, "the reference"))
-        sizes.append(_sizes(given))
+        ran.append((given, run_session(session, given, "the reference")))
     refused: str = ""
     for inputs in _made(reference, seed, notes, required=given is None):
-        if len(sizes) >= _WANTED_SETS:
+        if len(ran) >= _WANTED_SETS:
             break
-        if _sizes(inputs) in sizes:
+        sizes = _sizes(inputs)
+        if any(sizes == _sizes(before) for before, _ in ran):
             continue
         try:
-            expected = run_session(theirs, inputs, f"the reference with made inputs {_sizes(inputs)}")
+            ran.append((inputs, run_session(session, inputs, f"the reference with made inputs {sizes}")))
         except VerificationError as error:
             refused = str(error)
-            continue
-        found += compare_outputs(names, run_session(ours, inputs), expected)
-        sizes.append(_sizes(inputs))
-    if not sizes:
+    if not ran:
         raise VerificationError(
             f"parity: the reference runs with none of the inputs made for it, last: {refused}; give inputs: FILE.npz"
         )
-    return Comparison(tuple(found), tuple(sizes), tuple(notes))
+    return ran
 
 
 def compare_with_record(model: ir.Model, inputs: dict[str, Array], outputs: Sequence[Array]) -> Comparison:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from modelexport_passes.errors import VerificationError
 from modelexport_passes.exporting.saving import INLINE_LIMIT, save, to_proto
-from modelexport_passes.exporting.weights import data_directory, initializers
+from modelexport_passes.exporting.weights import bytes_of, data_directory, initializers, is_external
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -41,6 +41,9 @@ _ERRORS: tuple[type[Exception], ...] = tuple(
 )
 """What onnxruntime raises; its classes have no base of their own."""
 
+_SMALL = 1024
+"""Bytes up to which a weight is part of the model that onnxruntime loads."""
+
 _FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -58,24 +61,53 @@ def open_session(model: ir.Model, what: str = "the model") -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = _ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 4  # what matters is raised
-    tensors = [value.const_value for value in initializers(model)]
-    folders = {data_directory(tensor) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
-    in_memory = sum(
-        tensor.nbytes
-        for tensor in tensors
-        if tensor is not None and not isinstance(tensor, ir.ExternalTensor) and tensor.dtype is not ir.DataType.STRING
-    )
+    # Each weight is held once, where it is; what one run needed is given back.
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.enable_cpu_mem_arena = False
+    values = initializers(model)
+    folders = {data_directory(value.const_value) for value in values if is_external(value.const_value)}
+    handed = _handed_over(model, in_place=len(folders) == 1)
+    given = {value for value, _ in handed}
+    rest = [value.const_value for value in values if value not in given and value.const_value is not None]
+    folders = {data_directory(tensor) for tensor in rest if is_external(tensor)}
     try:
-        if len(folders) > 1 or in_memory > INLINE_LIMIT:
+        if len(folders) > 1 or sum(bytes_of(tensor) for tensor in rest if not is_external(tensor)) > INLINE_LIMIT:
             with tempfile.TemporaryDirectory(prefix="modelexport_passes-") as directory:
                 path = Path(directory) / "model.onnx"
                 save(model, path)
                 return _ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         if folders:
             options.add_session_config_entry(_FOLDER, str(Path(folders.pop()).absolute()))
-        return _ort.InferenceSession(to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+        data = to_proto(model, [(value, _placeholder(tensor)) for value, tensor in handed]).SerializeToString()
+        names = [str(value.name) for value, _ in handed]
+        weights = [_to_ort(tensor.numpy()) for _, tensor in handed]
+        options.add_external_initializers(names, weights)
+        session = _ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session.weights_in_use = weights  # onnxruntime reads their arrays, and does not keep them
+        return session
     except _ERRORS as error:
         raise VerificationError(f"onnxruntime does not load {what}: {one_line(error)}") from error
+
+
+def _handed_over(model: ir.Model, *, in_place: bool) -> list[tuple[ir.Value, ir.TensorProtocol]]:
+    """The weights that onnxruntime takes from where they are in memory, and not through protobuf.
+
+    Those of the main graph that are not small: loading reads small ones, such as shapes. Those on disk, too, unless
+    onnxruntime itself finds them all in one folder (``in_place``).
+    """
+    return [
+        (value, tensor)
+        for value in model.graph.initializers.values()
+        if (tensor := value.const_value) is not None
+        and bytes_of(tensor) > _SMALL
+        and not (in_place and is_external(tensor))
+        and tensor.dtype.itemsize >= 1  # packed types have no array of theirs
+    ]
+
+
+def _placeholder(tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+    """A tensor without data, which onnxruntime is given beside the model."""
+    return ir.ExternalTensor("weights", 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name="")
 
 
 def run_session(session: Any, inputs: Mapping[str, Array], what: str = "the model") -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from modelexport_passes.errors import VerificationError
 from modelexport_passes.exporting import saving
 from modelexport_passes.exporting.files import load, save
-from modelexport_passes.validation import session
+from modelexport_passes.validation import parity, session
 from modelexport_passes.validation.inputs import index_bound, input_sets
 from modelexport_passes.validation.parity import compare_arrays, compare_models, compare_outputs, compare_with_record
 
@@ -230,3 +231,67 @@ class TestModels:
         before = sorted(tmp_path.rglob("*"))
         assert compare_models(model, reference).bit_equal
         assert sorted(tmp_path.rglob("*")) == before
+
+
+class TestWeights:
+    """Sessions read weights where they are."""
+
+    @staticmethod
+    def with_weight(weight: ir.TensorProtocol) -> ir.Model:
+        model = parsed('<ir_version: 10, opset_import: ["" : 20]> agraph (float[2,1024] x) => (float[2,1024] y) '
+                       "<float[1024] w = {0}> { y = Add(x, w) }")  # fmt: skip
+        model.graph.initializers["w"].const_value = weight
+        return model
+
+    def test_large_weights_do_not_pass_through_protobuf(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What onnxruntime loads carries the graph alone, and the session lives longer than the model's arrays."""
+        sizes: list[int] = []
+        to_proto = session.to_proto
+
+        def measured(model: ir.Model, instead: saving.Instead = ()) -> onnx.ModelProto:
+            proto = to_proto(model, instead)
+            sizes.append(proto.ByteSize())
+            return proto
+
+        monkeypatch.setattr(session, "to_proto", measured)
+        weight = np.arange(1024, dtype=np.float32)
+        expected = weight + 1
+        opened = session.open_session(self.with_weight(ir.tensor(weight.copy(), name="w")))
+        (y,) = session.run_session(opened, {"x": np.ones((2, 1024), np.float32)})
+        assert sizes[0] < 1024
+        np.testing.assert_array_equal(y, np.stack([expected, expected]))
+
+    @pytest.mark.parametrize("name", ["bfloat16", "float16", "double", "int64"])
+    def test_arrays_made_on_demand_live_as_long_as_the_session(self, name: str) -> None:
+        """The runtime reads an array in place, of any type, that nobody else holds."""
+        model = parsed(
+            f'<ir_version: 10, opset_import: ["" : 20]> agraph (int64[1] x) => ({name}[1,4096] y) '
+            f"<{name}[1,4096] w = {{0}}> {{ y = Gather <axis = 0> (w, x) }}"
+        )
+        dtype = ir.DataType[name.upper()]
+        weight = np.arange(4096).reshape(1, 4096).astype(dtype.numpy())
+        model.graph.initializers["w"].const_value = ir.LazyTensor(
+            lambda: ir.tensor(weight.copy()), dtype=dtype, shape=ir.Shape(weight.shape)
+        )
+        opened = session.open_session(model)
+        others = [np.full(weight.shape, 7, weight.dtype) for _ in range(50)]
+        (y,) = session.run_session(opened, {"x": np.zeros(1, np.int64)})
+        assert others
+        np.testing.assert_array_equal(y, weight)
+
+    def test_one_session_after_the_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The reference's session is gone when that of the model opens."""
+        opened: list[weakref.ref[object]] = []
+        alive: list[bool] = []
+        open_session = parity.open_session
+
+        def watched(model: ir.Model, what: str = "the model") -> object:
+            alive.extend(before() is not None for before in opened)
+            made = open_session(model, what)
+            opened.append(weakref.ref(made))
+            return made
+
+        monkeypatch.setattr(parity, "open_session", watched)
+        weight = ir.tensor(np.arange(1024, dtype=np.float32), name="w")
+        assert compare_models(self.with_weight(weight), self.with_weight(weight)).bit_equal
+        assert alive == [False]
