@@ -15,6 +15,7 @@ from modelexport_passes.builtin.recover_scopes import RecoverScopes
 from modelexport_passes.errors import ConfigError
 from modelexport_passes.exporting.export import Exporter, export
 from modelexport_passes.exporting.files import save
+from modelexport_passes.exporting.stack_traces import TraceMode
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,7 @@ def export_modules_as_functions(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     optimize: bool = False,
+    traces: TraceMode = "relative",
     tags: bool = True,
 ) -> ir.Model:
     """Export a torch model with its modules as ONNX local functions, one per distinct module, weights as inputs.
@@ -52,6 +54,7 @@ def export_modules_as_functions(
         input_names: see `export`.
         output_names: see `export`.
         optimize: see `export`.
+        traces: see `export`.
         tags: let every operation carry its module call as ``hierarchy_tag``, inside of functions too.
 
     Returns:
@@ -72,6 +75,7 @@ def export_modules_as_functions(
         input_names=input_names,
         output_names=output_names,
         optimize=optimize,
+        traces=traces,
     )
     passes = [RecoverScopes(), *([InjectTags()] if tags else []), Outline(modules=chosen)]
     for each in passes:

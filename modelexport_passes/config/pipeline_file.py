@@ -149,14 +149,21 @@ class _Resolver:
         except ConfigError as error:
             self._problem(("input", "export", "factory"), str(error))
         self._check_translations("export", section.translations)
-        options = {name: getattr(section, name) for name in sorted(section.model_fields_set - {"factory", "with_"})}
-        return ExportInput(section.factory, self.folder, section.with_ or {}, options)
+        return ExportInput(
+            section.factory, self.folder, section.with_ or {}, self._options(section, "factory", "with_")
+        )
 
     def _hf(self, section: HfSection) -> HfInput:
         self._check_translations("hf", section.translations)
         beside = self.folder / section.model
-        options = {name: getattr(section, name) for name in sorted(section.model_fields_set - {"model"})}
-        return HfInput(str(beside) if beside.is_dir() else section.model, self.folder, options)
+        return HfInput(str(beside) if beside.is_dir() else section.model, self.folder, self._options(section, "model"))
+
+    def _options(self, section: ExportSection | HfSection, *others: str) -> dict[str, Any]:
+        """What the file gives of the export's options; paths are relative to the file."""
+        options = {name: getattr(section, name) for name in sorted(section.model_fields_set - {*others})}
+        if section.error_report is not None:
+            options["error_report"] = self.folder / section.error_report
+        return options
 
     def _check_translations(self, form: str, translations: Mapping[str, str] | None) -> None:
         for operator, function in (translations or {}).items():

@@ -13,6 +13,8 @@ Exporter = Literal[
     "dynamo", "dynamo+transformers", "dynamo+transformers+example", "dynamo+example", "torchscript", "auto"
 ]
 _TRANSLATIONS = "Operator of torch (aten::cummax) -> package.module:function that writes it in ONNX."
+_TRACES = "Stack traces on operations: with files relative to their package (relative), as torch has them, or none."
+_ERROR_REPORT = "File for the whole traceback if the export fails."
 
 
 class Section(BaseModel):
@@ -38,6 +40,8 @@ class ExportSection(Section):
     optimize: bool = Field(False, description="Let torch's exporter optimize the graph.")
     root: str | None = Field(None, description="Path of the submodule to take as the root, for a model in a wrapper.")
     translations: Translations | None = Field(None, description=_TRANSLATIONS)
+    traces: Literal["keep", "relative", "drop"] = Field("relative", description=_TRACES)
+    error_report: Identifier | None = Field(None, description=_ERROR_REPORT)
 
 
 class HfSection(Section):
@@ -64,6 +68,8 @@ class HfSection(Section):
     opset: int | None = Field(None, description="Opset version of the exported model; the exporter's own if not given.")
     optimize: bool = Field(False, description="Let torch's exporter optimize the graph.")
     translations: Translations | None = Field(None, description=_TRANSLATIONS)
+    traces: Literal["keep", "relative", "drop"] = Field("relative", description=_TRACES)
+    error_report: Identifier | None = Field(None, description=_ERROR_REPORT)
 
 
 class InputSection(Section):

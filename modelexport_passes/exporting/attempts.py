@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -44,11 +44,17 @@ class Success(Generic[Exported]):
     notes: list[str]
 
 
-def first_that_works(attempts: Iterable[Attempt[Exported]]) -> Success[Exported]:
+def first_that_works(
+    attempts: Iterable[Attempt[Exported]], error_report: str | os.PathLike[str] | None = None
+) -> Success[Exported]:
     """Run the attempts in order until one works.
 
+    Args:
+        attempts: the ways to export, by preference.
+        error_report: file for the traceback of the first failure if none works; None to write none.
+
     Raises:
-        ModelExportError: none did: the cause of each, and the path of a file with the whole of the first failure.
+        ModelExportError: none did: the cause of each.
     """
     failures: list[tuple[str, Exception]] = []
     for attempt in attempts:
@@ -63,7 +69,7 @@ def first_that_works(attempts: Iterable[Attempt[Exported]]) -> Success[Exported]
     causes = "; ".join(f"{name}: {root_cause(error)}" for name, error in failures)
     # The first attempt is the one that the others stand in for; its failure is the one to mend.
     first = failures[0][1]
-    raise ModelExportError(f"export failed: {causes} (full report: {_write_report(first)})") from first
+    raise ModelExportError(f"export failed: {causes} ({_full_report(first, error_report)})") from first
 
 
 def _notes(taken: Attempt[Exported], failures: Sequence[tuple[str, Exception]]) -> list[str]:
@@ -72,8 +78,14 @@ def _notes(taken: Attempt[Exported], failures: Sequence[tuple[str, Exception]]) 
     return [*(f"{name} failed: {root_cause(error)}" for name, error in failures), f"{taken.name} taken: {taken.scopes}"]
 
 
-def _write_report(error: BaseException) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="mx-export-"))
-    report = folder / "export_error.txt"
-    report.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    return report
+def _full_report(error: BaseException, path: str | os.PathLike[str] | None) -> str:
+    """Write the traceback where it was asked for; where it stands, or how to get it."""
+    if path is None:
+        return "error_report: PATH writes the full traceback"
+    report = Path(path)
+    try:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError as failure:
+        return f"full traceback not written to {report}: {failure.strerror or failure}"
+    return f"full traceback: {report}"

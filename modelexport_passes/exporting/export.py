@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args
@@ -17,6 +18,7 @@ from modelexport_passes.exporting.dynamo import METADATA_OPSET, DynamoOptions
 from modelexport_passes.exporting.huggingface.patches import transformers_model
 from modelexport_passes.exporting.opset import check_opset, convert_opset
 from modelexport_passes.exporting.record import ExportRecord, OutputsOnDemand, TorchRun, set_record
+from modelexport_passes.exporting.stack_traces import TraceMode, settle_traces
 from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.exporting.translations.table import translation_table
 from modelexport_passes.exporting.ways import Arguments, Captured, Exporter, Sizes, Ways
@@ -38,6 +40,8 @@ def export(
     optimize: bool = False,
     root: str | None = None,
     translations: Mapping[Any, Callable[..., Any]] | None = None,
+    traces: TraceMode = "relative",
+    error_report: str | os.PathLike[str] | None = None,
 ) -> ir.Model:
     """Export a torch model to plain ONNX; every node carries the scope of the module call it came from.
 
@@ -58,16 +62,21 @@ def export(
         root: path of the submodule to take as the root of all scopes, for a model inside a wrapper made for export.
         translations: operator (``"aten::cummax"``, or itself) -> function that writes it in ONNX, beside ours and
             torch's and before them. For dynamo only.
+        traces: the Python stack traces that dynamo writes on operations: ``relative`` names files relative to their
+            package or project, so that the model does not tell on which machine it was made; ``keep`` leaves absolute
+            paths; ``drop`` removes the traces.
+        error_report: file to write the whole traceback to if the export fails. Missing directories are made.
 
     Returns:
         The model. `modelexport_passes.exporting.record.record_of` gives the example inputs and torch's own outputs.
 
     Raises:
-        ModelExportError: the exporter failed: the one line that matters and the path of the full report. Or it wrote
-            another opset than the one asked for.
-        ConfigError: ``exporter`` is none of these, ``root`` names no submodule, or ``translations`` is wrong.
+        ModelExportError: the exporter failed: the one line that matters. Or it wrote another opset than the
+            one asked for.
+        ConfigError: ``exporter`` or ``traces`` is none of these, ``root`` names no submodule, or ``translations`` is
+            wrong.
     """
-    check_exporter(exporter, model, translations)
+    check_exporter(exporter, model, translations, traces)
     if root:
         _check_submodule(model, root)
     options: DynamoOptions = {
@@ -78,17 +87,22 @@ def export(
         "optimize": optimize,
     }
     ways = Ways(model, args, dict(kwargs or {}), options, translation_table(translations), [Sizes(dynamic_shapes)])
-    return export_first(ways.attempts(exporter), root)
+    return export_first(ways.attempts(exporter), root, traces, error_report)
 
 
-def export_first(attempts: Iterable[Attempt[Captured]], root: str | None) -> ir.Model:
+def export_first(
+    attempts: Iterable[Attempt[Captured]],
+    root: str | None,
+    traces: TraceMode,
+    error_report: str | os.PathLike[str] | None,
+) -> ir.Model:
     """The model of the first attempt that works, with scopes, and with the record of its export.
 
     Raises:
         ModelExportError: none works.
     """
     started = time.perf_counter()
-    done = first_that_works(attempts)
+    done = first_that_works(attempts, error_report)
     ways, exported = done.exported.ways, done.exported.model
     recover(exported)
     opset = ways.options["opset"]
@@ -97,6 +111,7 @@ def export_first(attempts: Iterable[Attempt[Captured]], root: str | None) -> ir.
     check_opset(exported, opset, done.name)
     if root:
         drop_wrapper(exported, root)
+    settle_traces(exported, traces)  # recovery has read them
     exported.ir_version = max(exported.ir_version, METADATA_IR_VERSION)
     notes = [*done.notes, *done.exported.notes]
     inputs = _example_inputs(done.exported.example, exported, notes)
@@ -108,12 +123,14 @@ def export_first(attempts: Iterable[Attempt[Captured]], root: str | None) -> ir.
     return exported
 
 
-def check_exporter(exporter: str, model: torch.nn.Module, translations: object) -> None:
+def check_exporter(exporter: str, model: torch.nn.Module, translations: object, traces: str) -> None:
     """Refuse what would not work, or not be read.
 
     Raises:
-        ConfigError: no such exporter, or not for this model, or not with translations.
+        ConfigError: no such exporter, or not for this model, or not with translations; no such form of traces.
     """
+    if traces not in get_args(TraceMode):
+        raise ConfigError(f"export: traces {traces!r}; expected one of {', '.join(get_args(TraceMode))}")
     if exporter not in get_args(Exporter):
         raise ConfigError(f"export: exporter {exporter!r}; expected one of {', '.join(get_args(Exporter))}")
     if exporter == "torchscript" and translations:

@@ -26,6 +26,7 @@ from modelexport_passes.outlining.sharing import Bodies
 from modelexport_passes.scopes.compact import as_text
 from modelexport_passes.scopes.ledger import SOURCE_KEY, SOURCES_KEY
 from modelexport_passes.scopes.scope import UNKNOWN_CLASS
+from modelexport_passes.scopes.source_paths import relative_path
 from modelexport_passes.scopes.torch_metadata import frames_from_metadata
 from modelexport_passes.scopes.traces import STACK_TRACE, python_frames
 
@@ -93,4 +94,4 @@ def _line_in(op: Op, region: Region) -> str | None:
     lines = [frame for frame in python_frames(trace) if frame.is_forward]
     if len(lines) != len(frames) or len(frames) < -at or frames[at].class_name != module[-1].class_name:
         return None
-    return f"{lines[at].file}:{lines[at].line}"
+    return f"{relative_path(lines[at].file)}:{lines[at].line}"

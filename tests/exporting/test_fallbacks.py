@@ -48,12 +48,18 @@ def test_a_fallback_says_why_and_what_it_means_for_scopes() -> None:
     assert done.notes == ["a failed: KeyError: 'inner\\nmore lines'", "b taken: scopes of b"]
 
 
-def test_when_none_works_each_cause_is_told_and_the_first_is_kept_whole() -> None:
-    """One line for all, and a file with the first failure's whole traceback."""
-    with pytest.raises(mx.ModelExportError, match=r"a: KeyError: .*; b: ValueError: bad value") as raised:
-        first_that_works([attempt("a", error=caused("outermost")), attempt("b", error=ValueError("bad value"))])
-    report = Path(str(raised.value).partition("full report: ")[2].rstrip(")"))
+def test_when_none_works_each_cause_is_told_and_the_first_is_written_where_the_caller_says(tmp_path: Path) -> None:
+    """One line for all; the first failure's whole traceback goes into the file asked for, and nowhere without one."""
+    attempts = [attempt("a", error=caused("outermost")), attempt("b", error=ValueError("bad value"))]
+    report = tmp_path / "new" / "error.txt"
+    with pytest.raises(mx.ModelExportError, match=r"a: KeyError: .*; b: ValueError: bad value.*new/error.txt"):
+        first_that_works(attempts, report)
     assert "outermost" in report.read_text()
+    with pytest.raises(mx.ModelExportError, match=r"bad value \(error_report: PATH writes the full traceback\)"):
+        first_that_works(attempts)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(mx.ModelExportError, match=r"full traceback not written to .*file/error.txt"):
+        first_that_works(attempts, tmp_path / "file" / "error.txt")
 
 
 class Branching(torch.nn.Module):

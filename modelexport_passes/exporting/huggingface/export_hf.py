@@ -23,6 +23,7 @@ from modelexport_passes.exporting.huggingface.loading import WITH_PAST, load_mod
 from modelexport_passes.exporting.huggingface.signature import Signature
 from modelexport_passes.exporting.huggingface.sizes import Axes, other_sizes
 from modelexport_passes.exporting.huggingface.whole import prepared_whole, whole
+from modelexport_passes.exporting.stack_traces import TraceMode
 from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.exporting.translations.table import translation_table
 from modelexport_passes.exporting.ways import BY_EXAMPLE, Captured, Exporter, Sizes, Ways
@@ -51,6 +52,8 @@ def export_hf(
     opset: int | None = None,
     optimize: bool = False,
     translations: Mapping[Any, Callable[..., Any]] | None = None,
+    traces: TraceMode = "relative",
+    error_report: str | os.PathLike[str] | None = None,
 ) -> ir.Model:
     """Export a Hugging Face model; every node carries the scope of the module call it came from.
 
@@ -78,6 +81,8 @@ def export_hf(
         opset: see `export`.
         optimize: see `export`.
         translations: see `export`.
+        traces: see `export`.
+        error_report: see `export`.
 
     Returns:
         The model; see `export`.
@@ -93,7 +98,7 @@ def export_hf(
         loaded = model
     else:
         loaded = load_model(model, task, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
-    check_exporter(exporter, loaded, translations)
+    check_exporter(exporter, loaded, translations, traces)
     signature = _signature(loaded, task, part, inputs, prepare=prepare is True)
     if dynamic:
         signature = signature.with_second_row()
@@ -101,7 +106,7 @@ def export_hf(
     prepared: Callable[[], Signature] | None = None
     if prepare is None and exporter == "auto" and part is None and not _cached(task):
         prepared = functools.partial(prepared_whole, loaded, signature.inputs)
-    exported = export_first(_attempts(signature, prepared, options), root=_WRAPPED)
+    exported = export_first(_attempts(signature, prepared, options), _WRAPPED, traces, error_report)
     _name_as_in_model(exported)
     return exported
 
