@@ -14,6 +14,8 @@ from modelexport_passes.errors import ModelExportError, first_line, innermost
 from modelexport_passes.exporting.losses import losses
 from modelexport_passes.exporting.pieces import split
 from modelexport_passes.exporting.reader import Reader, Uncommon, Unsorted
+from modelexport_passes.exporting.reading_notes import set_reading_notes
+from modelexport_passes.exporting.repetitions import without_repetitions
 from modelexport_passes.exporting.weights import all_tensors
 from modelexport_passes.garbage import collector_paused
 
@@ -39,7 +41,9 @@ def deserialize(
         try:
             model, external = reader.model(proto), reader.external
         except Uncommon:
+            proto, notes = without_repetitions(proto)
             model = _deserialize_uncommon(proto, what)
+            set_reading_notes(model, notes)
             external = [tensor for tensor in all_tensors(model) if isinstance(tensor, ir.ExternalTensor)]
             for tensor in external:
                 tensor.base_dir = directory or Path()

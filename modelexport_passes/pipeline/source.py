@@ -18,6 +18,7 @@ from modelexport_passes.config.pipeline_file import ExportInput, HfInput, ModelI
 from modelexport_passes.errors import ConfigError, MissingDependencyError
 from modelexport_passes.exporting.deserialize import deserialize
 from modelexport_passes.exporting.files import load
+from modelexport_passes.exporting.reading_notes import reading_notes
 from modelexport_passes.exporting.record import ExportRecord, record_of
 from modelexport_passes.pipeline.report import InputReport, count
 
@@ -73,7 +74,7 @@ def open_source(source: RunInput | ModelInput | ExportInput | HfInput) -> Opened
         seconds=time.perf_counter() - started,
         counts=count(model),
         exporter=record.exporter if record else None,
-        notes=list(record.notes) if record else [],
+        notes=[*(record.notes if record else ()), *reading_notes(model)],
     )
     return Opened(model, report, record, again)
 
