@@ -10,6 +10,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from modelexport_passes.fast_nodes import initializers_of, nodes_of
+from modelexport_passes.scopes.body_metadata import infer_in_bodies, scopes_from_body_metadata
 from modelexport_passes.scopes.dataflow import infer_scopes
 from modelexport_passes.scopes.module_names import ModuleNames
 from modelexport_passes.scopes.modules import TorchModule, module_classes
@@ -99,6 +100,8 @@ def recover(
     changed = 0
     if source in ("auto", "metadata"):
         changed += _write_new(scopes_from_metadata(nodes, owners))
+        if len(everywhere) > len(nodes):
+            changed += _write_new(scopes_from_body_metadata(nodes, owners))
     if reference is None and (changed == len(everywhere) or _all_known(everywhere)):
         return changed > 0  # the usual: no other source has to look at all operations
     if source in ("auto", "name") and not _all_known(everywhere):
@@ -111,7 +114,8 @@ def recover(
     if source in ("auto", "parameter") and not _all_known(nodes):
         changed += _write_new(scopes_from_parameters(nodes, owners, classes))
     changed += infer_scopes(nodes)
-    changed += _inherit(nodes) if len(everywhere) > len(nodes) else 0
+    if len(everywhere) > len(nodes):
+        changed += infer_in_bodies(nodes) + _inherit(nodes)
     if reference is not None:
         changed += _name_classes(everywhere, _classes_of(reference))
     return changed > 0
