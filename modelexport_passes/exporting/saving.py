@@ -33,8 +33,9 @@ from google.protobuf.message import DecodeError
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.exporting.reader import Uncommon
+from modelexport_passes.exporting.tensor_piece import Piece
 from modelexport_passes.exporting.weights import Tensors, bytes_of, data_directory, is_external
-from modelexport_passes.exporting.writer import model_bytes
+from modelexport_passes.exporting.writer import model_bytes, model_pieces
 from modelexport_passes.garbage import collector_paused
 
 INLINE_LIMIT = 1 << 30
@@ -253,10 +254,10 @@ def _settle_data(staged: Path, target: Path) -> tuple[Path, bool]:
         number += 1
 
 
-def _serialized(model: ir.Model, target: Path) -> list[bytes]:
+def _serialized(model: ir.Model, target: Path) -> list[Piece]:
     """The bytes of the file, in pieces."""
     try:
-        pieces = model_bytes(model)
+        pieces = model_pieces(model)
         size = sum(map(len, pieces))
     except Uncommon:
         proto = ir.to_proto(model)
@@ -270,9 +271,13 @@ def _serialized(model: ir.Model, target: Path) -> list[bytes]:
     return pieces
 
 
-def _write_synced(path: Path, pieces: Iterable[bytes]) -> None:
+def _write_synced(path: Path, pieces: Iterable[Piece]) -> None:
     with path.open("wb", buffering=1 << 20) as file:
-        file.writelines(pieces)
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                file.write(piece)
+            else:
+                piece.write(file)
         file.flush()
         os.fsync(file.fileno())
 

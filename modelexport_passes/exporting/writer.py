@@ -24,6 +24,7 @@ import onnx_ir as ir
 from onnx_ir import serde
 
 from modelexport_passes.exporting.reader import Uncommon
+from modelexport_passes.exporting.tensor_piece import Piece, piece_of
 from modelexport_passes.exporting.wire_format import (
     LENGTHS,
     Metadata,
@@ -60,6 +61,8 @@ _MODEL_GRAPH, _MODEL_FUNCTION = start_of(7), start_of(25)
 _INT = frozenset({int})
 _CHECKED = frozenset({onnx.TensorProto.FLOAT6E2M3, onnx.TensorProto.FLOAT6E3M2})
 """Types of tensors whose bytes onnx_ir looks at before it writes them."""
+_QUANTIZATION = "quant_parameter_tensor_names"
+"""Where onnx_ir keeps a quantization annotation: all that it writes of what is noted of a value."""
 _WIDE = 32
 """Inputs of a node from which on joining them at once is faster; what is added one by one is copied each time."""
 _TOGETHER = 256
@@ -67,7 +70,14 @@ _TOGETHER = 256
 
 
 def model_bytes(model: ir.Model) -> list[bytes]:
+    """`model_pieces` in memory."""
+    return [bytes(piece) for piece in model_pieces(model)]
+
+
+def model_pieces(model: ir.Model) -> list[Piece]:
     """What ``onnx_ir.to_proto(model).SerializeToString(deterministic=True)`` gives, in pieces.
+
+    Large tensors are not copied: their bytes are made when they are asked for.
 
     Raises:
         Uncommon: the model holds something that only onnx_ir writes, or is not valid.
@@ -90,7 +100,7 @@ def model_bytes(model: ir.Model) -> list[bytes]:
         rest.graph.ClearField(field)
     behind = onnx.ModelProto(opset_import=rest.opset_import, metadata_props=rest.metadata_props)
     last = onnx.ModelProto(configuration=rest.configuration)
-    parts = [*nodes, to_bytes(head), *weights, to_bytes(rest.graph), of_weights, *infos, to_bytes(tail)]
+    parts: list[Piece] = [*nodes, to_bytes(head), *weights, to_bytes(rest.graph), of_weights, *infos, to_bytes(tail)]
     for field in ("graph", "opset_import", "metadata_props", "configuration"):
         rest.ClearField(field)
     length = sum(map(len, parts))
@@ -219,9 +229,9 @@ class _Writer:
             written += (fields, described)
         return written, infos
 
-    def initializers(self, graph: ir.Graph) -> tuple[list[bytes], bytes]:
+    def initializers(self, graph: ir.Graph) -> tuple[list[Piece], bytes]:
         """The fields of a graph that hold its initializers, and those that hold what is known of them."""
-        tensors: list[bytes] = []
+        tensors: list[Piece] = []
         declared = {value.name for value in graph.inputs}
         values = initializers_of(graph)
         for value in values:
@@ -229,7 +239,8 @@ class _Writer:
             if tensor is None:
                 raise Uncommon
             tensor.name = value.name
-            data = _tensor_bytes(tensor)
+            unchecked = type(tensor) is not ir.TensorProtoTensor or _is_as_read(tensor)
+            data = (piece_of(tensor, str(value.name)) if unchecked else None) or _tensor_bytes(tensor)
             tensors += (as_bytes([_GRAPH_INITIALIZER, LENGTHS[len(data)]]), data)
         return tensors, as_bytes(self._infos([value for value in values if value.name not in declared], _IN_GRAPH))
 
@@ -286,8 +297,8 @@ class _Writer:
     def _info(self, value: ir.Value, home: _Home, *, is_made: bool = True) -> str:
         """What is said of a value that a node makes, or of one that is there before; empty if nothing."""
         name, kind, shape, doc_string, metadata, notes, is_graph_output = _of_value(value)
-        if notes:
-            raise Uncommon  # a quantization annotation may be among them
+        if notes and _QUANTIZATION in notes:
+            raise Uncommon
         if (is_graph_output and is_made and home.declares_outputs) or not name:
             return ""
         if kind is None and shape is None and not metadata and not doc_string:
@@ -327,9 +338,14 @@ def _many(start: str, values: Iterable[ir.Value | None]) -> str:
 
 
 def _tensor_bytes(tensor: ir.TensorProtocol) -> bytes:
-    if type(tensor) is ir.TensorProtoTensor and not tensor._metadata_props and tensor.raw.data_type not in _CHECKED:
-        return to_bytes(tensor.raw)  # as it was read; onnx_ir copies it first
+    if type(tensor) is ir.TensorProtoTensor and _is_as_read(tensor):
+        return to_bytes(tensor.raw)  # onnx_ir copies it first
     return to_bytes(serde.serialize_tensor(tensor))
+
+
+def _is_as_read(tensor: ir.TensorProtoTensor) -> bool:
+    """Whether the protobuf that a tensor was read from is what onnx_ir writes for it."""
+    return not tensor._metadata_props and tensor.raw.data_type not in _CHECKED
 
 
 def _sizes(shape: ir.Shape | None) -> tuple[int | ir.SymbolicDim, ...] | None:
