@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -28,6 +29,12 @@ _FUNCTION = {"list": "list_passes"}
 """Verbs whose function has another name, because theirs means something in Python."""
 
 INTERRUPTED = 130
+TERMINATED = 143
+"""As shells say that SIGTERM ended a process: 128 and its number."""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM was received. It ends a run as an interrupt does: in order, with nothing half written."""
 
 
 class VerbGroup(TyperGroup):
@@ -64,8 +71,9 @@ class VerbGroup(TyperGroup):
             print_error(error)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from error
+            terminated = isinstance(error, _Terminated)
+            typer.echo("terminated" if terminated else "interrupted", err=True)
+            raise typer.Exit(TERMINATED if terminated else INTERRUPTED) from error
 
 
 def print_error(error: ModelExportError) -> None:
@@ -94,11 +102,18 @@ def root(
     """Keep the modules of a torch model in its ONNX file: run passes over models, and look at them.
 
     Exit codes: 0 ok, 1 a step failed, 2 usage or configuration, 3 verification or parity failed, 4 something that is
-    needed is not installed, 130 interrupted.
+    needed is not installed, 130 interrupted, 143 terminated.
     """
     del debug, version
 
 
+def _terminate(number: int, frame: object) -> None:
+    del number, frame
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough, and what it began shall end
+    raise _Terminated
+
+
 def main() -> None:
     """Entry point of ``mx-pipeline``."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(typer.main.get_command(app)(prog_name="mx-pipeline"))

@@ -6,7 +6,8 @@ moves to another directory. A save is atomic, and a load refuses what would be l
 
 from __future__ import annotations
 
+from modelexport_passes.exporting.data_files import DATA_SUFFIX
 from modelexport_passes.exporting.loading import load
-from modelexport_passes.exporting.saving import DATA_SUFFIX, INLINE_LIMIT, save
+from modelexport_passes.exporting.saving import INLINE_LIMIT, save
 
 __all__ = ["DATA_SUFFIX", "INLINE_LIMIT", "load", "save"]

@@ -12,9 +12,12 @@ from google.protobuf.message import DecodeError
 
 from modelexport_passes.errors import ModelExportError
 from modelexport_passes.exporting.deserialize import deserialize, deserialize_file
+from modelexport_passes.exporting.held_tensor import FileState, file_state, hold
 from modelexport_passes.exporting.weights import data_location
 
 _SHOWN = 5
+_READINGS = 5
+"""How often a file is read at the most while others save to its path."""
 
 
 def load(path: str | os.PathLike[str]) -> ir.Model:
@@ -28,13 +31,36 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             (`modelexport_passes.exporting.losses`), or an external data file is missing, too short or not readable.
     """
     source = Path(path)
+    for _ in range(_READINGS):
+        before = _state(source)
+        try:
+            return _load(source)
+        except ModelExportError:
+            if _state(source) == before:
+                raise
+            # Replaced while it was read, and its data with it: the new model is whole.
+    return _load(source)
+
+
+def _state(source: Path) -> FileState | None:
+    try:
+        return file_state(source)
+    except OSError:
+        return None
+
+
+def _load(source: Path) -> ir.Model:
     data = _read(source)
     # Absolute: a later chdir must not lose the weights. Not resolved: data lies beside the name the user gave.
     directory = Path(os.path.abspath(source.parent))
     model, external = deserialize_file(data, directory) or deserialize(
         _parse(data, source), f"load {source}", directory
     )
-    _check_external_data(external, directory, source)
+    try:
+        _check_external_data(external, directory, source)
+    except OSError as error:  # checked, and gone before it was looked at
+        what = f"the data file {error.filename} cannot be read: {error.strerror}"
+        raise ModelExportError(f"load {source}: {what}") from error
     return model
 
 
@@ -71,7 +97,8 @@ def _neighbours(source: Path) -> str:
 
 
 def _check_external_data(tensors: Iterable[ir.ExternalTensor], directory: Path, source: Path) -> None:
-    """Check that the data of external tensors is there."""
+    """Check that the data of external tensors is there, and bind each to the file that it was found in."""
+    tensors = list(tensors)
     needed: dict[str, tuple[int, str]] = {}
     for tensor in tensors:
         end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
@@ -82,6 +109,9 @@ def _check_external_data(tensors: Iterable[ir.ExternalTensor], directory: Path, 
         fault = data_fault(directory, location, end)
         if fault:
             raise ModelExportError(f"load {source}: weights of {name!r} are in {location!r}, which {fault}")
+    states = {location: file_state(directory / location) for location in needed}
+    for tensor in tensors:
+        hold(tensor, states[data_location(tensor)])
 
 
 def data_fault(directory: str | os.PathLike[str], location: str, end: int) -> str | None:

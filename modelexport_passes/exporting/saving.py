@@ -7,23 +7,20 @@ Where the weights go is decided first, tensor by tensor:
 - weights in memory go into the model file itself, or into the data file once they pass `INLINE_LIMIT` together.
 
 The order of events makes a crash at any point harmless. Everything is written below a hidden directory beside the
-target. The data file is renamed first, to a name that no file has (``model.onnx.data``, else ``model.onnx.1.data``,
-...), so whatever the old model refers to is untouched. The model file is renamed over the old one last: from that
-instant the new model is complete. Only then is a data file of ours removed that the old model alone referred to.
-A data file that would equal one that is there is not written again, so repeating a run gives the same names and bytes.
+target (`modelexport_passes.exporting.staging`). The data file gets its name first, one that no file has or had
+(`modelexport_passes.exporting.data_files`), so whatever the old model refers to is untouched. The model file is
+renamed over the old one last: from that instant the new model is complete. Only then is a data file of ours removed
+that the old model alone referred to. Savers into one directory take turns. A data file that would equal one that is
+there is not written again, so repeating a run gives the same names and bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import filecmp
 import functools
-import mmap
 import os
-import re
 import shutil
-import tempfile
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -32,7 +29,10 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from modelexport_passes.errors import ModelExportError
+from modelexport_passes.exporting.data_files import identity_of, remove_placed, settle_data, superseded
+from modelexport_passes.exporting.held_tensor import check_all_unchanged
 from modelexport_passes.exporting.reader import Uncommon
+from modelexport_passes.exporting.staging import directory_locked, staging_directory
 from modelexport_passes.exporting.tensor_piece import Piece
 from modelexport_passes.exporting.weights import Tensors, bytes_of, data_directory, is_external
 from modelexport_passes.exporting.writer import model_bytes, model_pieces
@@ -41,7 +41,6 @@ from modelexport_passes.garbage import collector_paused
 INLINE_LIMIT = 1 << 30
 """Bytes of weights in memory up to which a model is one file. Half of what protobuf can hold."""
 
-DATA_SUFFIX = ".data"
 _SMALL = 1024
 """Tensors up to this many bytes always stay in the model file: shape inference reads them there."""
 
@@ -115,7 +114,7 @@ def _outside(weights: Iterable[ir.Value], directory: Path) -> list[ir.Value]:
     """Initializers whose external data lies in another directory. Checks that data to be referenced is there."""
     here = os.path.realpath(directory)
     real = functools.cache(os.path.realpath)
-    exists = functools.cache(os.path.isfile)
+    check_all_unchanged(value.const_value for value in weights)
     elsewhere: list[ir.Value] = []
     for value in weights:
         tensor = value.const_value
@@ -123,10 +122,6 @@ def _outside(weights: Iterable[ir.Value], directory: Path) -> list[ir.Value]:
             raise ModelExportError(f"save: initializer {value.name!r} has no data; give it a const_value or remove it")
         if not is_external(tensor):
             continue
-        if not exists(tensor.path):
-            raise ModelExportError(
-                f"save: the data of {value.name!r} was in {tensor.path}, which is gone; load it again"
-            )
         if real(data_directory(tensor)) != here:
             elsewhere.append(value)
     return elsewhere
@@ -176,27 +171,45 @@ def _make_directories(directory: Path) -> list[Path]:
 
 
 def _write(model: ir.Model, target: Path, to_write: Sequence[ir.Value], weights: Iterable[ir.Value]) -> None:
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    placed: Path | None = None
+    with staging_directory(target) as staging:
+        staged = _write_data(to_write, staging) if to_write else []
+        with directory_locked(target.parent):
+            _settle(model, target, staging, staged, weights)
+
+
+def _settle(
+    model: ir.Model,
+    target: Path,
+    staging: Path,
+    staged: Sequence[tuple[ir.Value, ir.ExternalTensor]],
+    weights: Iterable[ir.Value],
+) -> None:
+    """Give what is staged its names: the data, then the model that refers to it; then remove what nothing needs.
+
+    An interrupt may come between any two steps, so what was reached is read off the disk and not off variables.
+    """
+    data, new_model = staging / _STAGED_DATA, staging / target.name
+    made_data = identity_of(data) if staged else None
+    made_model: tuple[int, int] | None = None
+    old: list[Path] = []
     try:
         references: list[tuple[ir.Value, ir.ExternalTensor]] = []
-        if to_write:
-            staged = _write_data(to_write, staging)
-            data_path, is_new = _settle_data(staging / _STAGED_DATA, target)
-            placed = data_path if is_new else None
+        if staged:
+            data_path = settle_data(data, target)
             references = [(value, _reference(value, tensor, data_path)) for value, tensor in staged]
         with _replaced(references):
-            _write_synced(staging / target.name, _serialized(model, target))
-        _keep_mode(target, staging / target.name)
-        superseded = list(_superseded(target, _in_use(weights) | {os.path.realpath(t.path) for _, t in references}))
-        (staging / target.name).replace(target)
-        placed = None
-        for path in superseded:
-            path.unlink(missing_ok=True)
+            _write_synced(new_model, _serialized(model, target))
+        _keep_mode(target, new_model)
+        _outside(weights, target.parent)  # another saver may have removed what this model refers to
+        old = list(superseded(target, _in_use(weights) | {os.path.realpath(t.path) for _, t in references}))
+        made_model = identity_of(new_model)
+        new_model.replace(target)
     finally:
-        if placed is not None:
-            placed.unlink(missing_ok=True)
-        shutil.rmtree(staging, ignore_errors=True)
+        if made_model is not None and identity_of(target) == made_model:
+            for path in old:
+                path.unlink(missing_ok=True)
+        elif made_data is not None:
+            remove_placed(target, made_data)
 
 
 _STAGED_DATA = "weights"
@@ -240,22 +253,9 @@ def _reference(value: ir.Value, written: ir.ExternalTensor, path: Path) -> ir.Ex
     )
 
 
-def _settle_data(staged: Path, target: Path) -> tuple[Path, bool]:
-    """Give the data file its final name: the first free one, or that of a file with the same content."""
-    number = 0
-    while True:
-        middle = f".{number}" if number else ""
-        path = target.with_name(f"{target.name}{middle}{DATA_SUFFIX}")
-        if not os.path.lexists(path):
-            staged.rename(path)
-            return path, True
-        if path.is_file() and path.stat().st_nlink == 1 and filecmp.cmp(staged, path, shallow=False):
-            return path, False
-        number += 1
-
-
 def _serialized(model: ir.Model, target: Path) -> list[Piece]:
     """The bytes of the file, in pieces."""
+    pieces: list[Piece]
     try:
         pieces = model_pieces(model)
         size = sum(map(len, pieces))
@@ -294,27 +294,3 @@ def _in_use(weights: Iterable[ir.Value]) -> set[str]:
     """Real paths of the data files that the model in memory still reads from."""
     tensors = (value.const_value for value in weights)
     return {os.path.realpath(tensor.path) for tensor in tensors if is_external(tensor)}
-
-
-def _superseded(target: Path, needed: set[str]) -> Iterator[Path]:
-    """Data files that `save` once wrote for the old file at ``target`` and that nothing will need any more."""
-    pattern = re.compile(rf"{re.escape(target.name)}(\.\d+)?{re.escape(DATA_SUFFIX)}")
-    candidates = [
-        path
-        for path in sorted(target.parent.iterdir())
-        if pattern.fullmatch(path.name) and path.is_file() and os.path.realpath(path) not in needed
-    ]
-    if not candidates or not target.is_file():
-        return
-    others = [path for path in sorted(target.parent.glob("*.onnx")) if path.is_file() and path.name != target.name]
-    for path in candidates:
-        if _mentions(target, path.name) and not any(_mentions(other, path.name) for other in others):
-            yield path
-
-
-def _mentions(model_file: Path, data_name: str) -> bool:
-    """Whether the name stands anywhere in the file: cheap, and errs on the side of keeping the data."""
-    if model_file.stat().st_size == 0:
-        return False
-    with model_file.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        return text.find(data_name.encode()) >= 0

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from modelexport_passes.errors import VerificationError
+from modelexport_passes.exporting.held_tensor import check_all_unchanged
 from modelexport_passes.exporting.saving import INLINE_LIMIT, save, to_proto
 from modelexport_passes.exporting.weights import bytes_of, data_directory, initializers, is_external
 
@@ -65,6 +66,7 @@ def open_session(model: ir.Model, what: str = "the model") -> Any:
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False
     values = initializers(model)
+    check_all_unchanged(value.const_value for value in values)
     folders = {data_directory(value.const_value) for value in values if is_external(value.const_value)}
     handed = _handed_over(model, in_place=len(folders) == 1)
     given = {value for value, _ in handed}

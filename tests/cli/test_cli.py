@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -208,3 +209,49 @@ def test_show_tells_the_options(run):
     assert (code, "did you mean 'inject-tags'?" in err) == (2, True)
     foreign = json.loads(run("show", "onnx_ir.passes.common:DeduplicateInitializersPass", "--json")[1])
     assert foreign["options"][0]["name"] == "size_limit"
+
+
+SLEEPER = """
+import time
+from dataclasses import dataclass
+import onnx_ir as ir
+import modelexport_passes as mx
+
+@dataclass(frozen=True, kw_only=True)
+class Sleeper(mx.ModelPass):
+    \"\"\"Takes its time.\"\"\"
+
+    name = "sleeper"
+
+    def call(self, model: ir.Model) -> mx.Outcome:
+        print("asleep", flush=True)
+        time.sleep(60)
+        return mx.Outcome(model, modified=False)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_sigterm_is_an_orderly_end(tmp_path: Path) -> None:
+    """Exit code 143, a word on stderr, and the files that were there."""
+    (tmp_path / "passes").mkdir()
+    (tmp_path / "passes" / "sleeper.py").write_text(SLEEPER)
+    text = '<ir_version: 10, opset_import: ["" : 20]> g (float[1] x) => (float[1] y) { y = Neg(x) }'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    (tmp_path / "out.onnx").write_text("old")
+    (tmp_path / "p.yaml").write_text(
+        "version: 1\npass_dirs: [passes]\ninput: {model: m.onnx}\nsteps: [{pass: sleeper}]\noutput: {path: out.onnx}\n"
+    )
+    before = sorted(path.name for path in tmp_path.iterdir())
+    code = "from modelexport_passes.cli.app import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "run", str(tmp_path / "p.yaml")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert any("asleep" in line for line in process.stdout)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert "terminated" in said
+    assert (tmp_path / "out.onnx").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == before

@@ -222,7 +222,7 @@ class TestSave:
         assert_weights(target, other)
         save(load(target), target.with_name("sibling.onnx"))
         save(load(write(proto_of(third), tmp_path / "3" / "m.onnx", external=True)), target)
-        assert sorted(files_in(target.parent)) == ["m.onnx", "m.onnx.1.data", "m.onnx.data", "sibling.onnx"]
+        assert sorted(files_in(target.parent)) == ["m.onnx", "m.onnx.1.data", "m.onnx.2.data", "sibling.onnx"]
         assert_weights(target, third)
         assert_weights(target.with_name("sibling.onnx"), other)
 
