@@ -24,7 +24,7 @@ LAYERS = [
     {"config", "pipeline", "report", "registry", "testing", "modules_as_functions"},
     {"builtin"},
     {"scopes", "outlining", "inlining", "validation", "exporting", "tools", "surgery"},
-    {"pass_base", "unique_names", "garbage", "default_domain", "fast_copies", "fast_nodes", "randomness"},
+    {"pass_base", "unique_names", "garbage", "default_domain", "fast_copies", "fast_nodes", "randomness", "progress"},
     {"errors"},
 ]
 """Rooms, the highest first. A room imports from its own layer and from those below."""

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from modelexport_passes.pipeline.observer import Observer
 from modelexport_passes.pipeline.report import InputReport, OutputReport, StepReport
 from modelexport_passes.pipeline.step import Step
+from modelexport_passes.progress import Progress as Told
 
 
 class ProgressBar(Observer):
@@ -33,6 +34,7 @@ class ProgressBar(Observer):
         self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self._task = self._progress.add_task("", total=steps + 2)
         self._shown: set[str] = set()
+        self._running = ""
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -44,6 +46,10 @@ class ProgressBar(Observer):
         self._progress.stop()
 
     def _show(self, text: str) -> None:
+        self._running = text
+        self._describe(text)
+
+    def _describe(self, text: str) -> None:
         # Escaped, because names may hold what rich takes for markup.
         self._progress.update(self._task, description=text.replace("[", r"\["))
 
@@ -67,6 +73,10 @@ class ProgressBar(Observer):
         if outermost not in self._shown:
             self._shown.add(outermost)
             self._progress.advance(self._task)
+
+    def progressed(self, progress: Told) -> None:
+        """Show it behind what is running."""
+        self._describe(f"{self._running}: {progress}")
 
     def output_started(self, path: Path) -> None:
         """Show the output."""

@@ -9,12 +9,13 @@ import onnx_ir as ir
 
 from modelexport_passes.pipeline.report import InputReport, OutputReport, StepReport
 from modelexport_passes.pipeline.step import Step
+from modelexport_passes.progress import Progress
 
 
 class Observer:
     """Is told what a run does. Each method does nothing by default; override those of interest.
 
-    What an observer raises ends the run.
+    What an observer raises ends the run; what `progressed` raises is taken for an error of the work that told it.
     """
 
     def input_started(self, source: str) -> None:
@@ -28,6 +29,9 @@ class Observer:
 
     def step_finished(self, step: Step, report: StepReport, model: ir.Model) -> None:
         """A pass has run, and what it left was verified."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Something that may take long, inside of a step or while reading or writing, is further than before."""
 
     def output_started(self, path: Path) -> None:
         """All steps have succeeded; the model is about to be written."""

@@ -21,6 +21,7 @@ from modelexport_passes.pipeline.report import RunReport
 from modelexport_passes.pipeline.source import Opened, describe_source, open_source
 from modelexport_passes.pipeline.step import Step, as_steps, passes_of
 from modelexport_passes.pipeline.writing import check_target, json_file, write_model
+from modelexport_passes.progress import Progress, told_to
 from modelexport_passes.scopes.copying import copy_model
 
 if TYPE_CHECKING:
@@ -124,6 +125,17 @@ class Pipeline:
         for target in (self.output, self.report):
             if target is not None:
                 check_target(target)
+
+        def progressed(progress: Progress) -> None:
+            for observer in observers:
+                observer.progressed(progress)
+
+        with told_to(progressed) if observers else contextlib.nullcontext():
+            return self._run(source, started, observers)
+
+    def _run(
+        self, source: RunInput | ModelInput | ExportInput | HfInput, started: float, observers: Sequence[Observer]
+    ) -> RunResult:
         for observer in observers:
             observer.input_started(describe_source(source)[1])
         opened = open_source(source)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import onnx_ir as ir
 
 from modelexport_passes.fast_nodes import remove_nodes
+from modelexport_passes.progress import tell
 from modelexport_passes.scopes.copying import copy_model, copy_node
 from modelexport_passes.scopes.walk import values_read
 from modelexport_passes.validation.session import Array, from_ort, open_session, run_ort_values, to_ort
@@ -49,7 +50,9 @@ def intermediates(
     asked = {value.name: value for value in values}
     names = {value.name for value in model.graph.inputs}
     held = to_ort({name: array for name, array in inputs.items() if name in names})
-    for stretch in _stretches(copy_model(model), asked.keys(), budget):
+    stretches = _stretches(copy_model(model), asked.keys(), budget)
+    for number, stretch in enumerate(stretches):
+        tell("module proof: stretches run", number, len(stretches))
         given = {name: held[name] for value in stretch.reads if (name := str(value.name)) in held}
         results = run_ort_values(open_session(stretch.as_model(given)), given)
         results.reverse()

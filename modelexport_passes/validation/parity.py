@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from modelexport_passes.errors import VerificationError
+from modelexport_passes.progress import tell
 from modelexport_passes.validation.inputs import input_sets
 from modelexport_passes.validation.session import Array, open_session, run_session
 
@@ -187,11 +188,10 @@ def compare_models(
     # One session after the other: both at once would hold all weights twice.
     ran = _run_reference(reference, given, seed, notes)
     session = open_session(model)
-    found = [
-        difference
-        for inputs, expected in ran
-        for difference in compare_outputs(names, run_session(session, inputs), expected)
-    ]
+    found: list[Difference] = []
+    for number, (inputs, expected) in enumerate(ran):
+        tell("parity: sets of inputs compared", number, len(ran))
+        found += compare_outputs(names, run_session(session, inputs), expected)
     return Comparison(tuple(found), tuple(_sizes(inputs) for inputs, _ in ran), tuple(notes))
 
 
@@ -203,10 +203,12 @@ def _run_reference(
     Raises:
         VerificationError: it does not load, or runs with none of the inputs.
     """
+    tell("parity: sets of inputs that the reference ran with", 0)
     session = open_session(reference, "the reference")
     ran: list[tuple[dict[str, Array], list[Any]]] = []
     if given is not None:
         ran.append((given, run_session(session, given, "the reference")))
+        tell("parity: sets of inputs that the reference ran with", len(ran))
     refused: str = ""
     for inputs in _made(reference, seed, notes, required=given is None):
         if len(ran) >= _WANTED_SETS:
@@ -216,6 +218,7 @@ def _run_reference(
             continue
         try:
             ran.append((inputs, run_session(session, inputs, f"the reference with made inputs {sizes}")))
+            tell("parity: sets of inputs that the reference ran with", len(ran))
         except VerificationError as error:
             refused = str(error)
     if not ran:

@@ -14,8 +14,10 @@ import pytest
 from onnx_ir.passes import common
 
 import modelexport_passes as mx
+from modelexport_passes.builtin.validate import Parity
 from modelexport_passes.pipeline.observer import Observer, SaveAfter
 from modelexport_passes.pipeline.report import Counts
+from modelexport_passes.progress import Progress, tell
 
 
 @dataclass(frozen=True)
@@ -292,6 +294,28 @@ def test_observers_are_told_in_order(chain, tmp_path):
         "end inject-tags-2",
         "output",
     ]
+
+
+def test_observers_are_told_how_far_parity_is(chain):
+    """While a step runs; observers that do not ask are not disturbed, and nobody is told once the run is over."""
+    told: list[str] = []
+
+    class Tell(Observer):
+        def progressed(self, progress: Progress) -> None:
+            told.append(str(progress))
+
+    steps = [mx.Validate(parity=Parity())]
+    mx.Pipeline(steps).run(chain, observers=[Observer(), Tell()])
+    assert told == [
+        "parity: sets of inputs that the reference ran with 0",
+        "parity: sets of inputs that the reference ran with 1",
+        "parity: sets of inputs that the reference ran with 2",
+        "parity: sets of inputs compared 0 of 2",
+        "parity: sets of inputs compared 1 of 2",
+    ]
+    told.clear()
+    tell("weights written", 1, 2)
+    assert told == []
 
 
 def test_the_same_input_gives_the_same_bytes(chain, tmp_path):

@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from modelexport_passes.errors import VerificationError
+from modelexport_passes.progress import Progress, told_to
 from modelexport_passes.validation import intermediates
 from modelexport_passes.validation.intermediates import Budget
 from modelexport_passes.validation.session import Array, open_session, run_session
@@ -126,3 +127,12 @@ def test_text_that_is_given_is_an_error_of_the_run() -> None:
         inner("agraph (string[2,3] x) => (string[2,3] y) { y = Identity(x) }", {"x": x}, AT_ONCE)
     found = inner("agraph (float[2,3] x) => (float[2,3] y) { y = Neg(x) }", {"x": X, "other": x}, AT_ONCE)
     assert found.keys() == {"y"}
+
+
+def test_each_stretch_is_told_before_it_runs() -> None:
+    """Of how many, to the listener of this context alone."""
+    told: list[Progress] = []
+    text = "agraph (float[2,3] x) => (float[2,3] y) { a = Neg(x)  b = Exp(a)  y = Abs(b) }"
+    with told_to(told.append):
+        inner(text, {"x": X}, ONE_BY_ONE)
+    assert told == [Progress("module proof: stretches run", number, 3) for number in range(3)]
