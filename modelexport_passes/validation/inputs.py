@@ -95,7 +95,24 @@ def _bind(values: list[ir.Value], sizes: Sizes) -> dict[str, int]:
 
 
 def _symbols(dim: int | ir.SymbolicDim) -> list[str]:
-    return [] if isinstance(dim, int) else sorted(dim.free_symbols())
+    """The names in a dimension; text that is no expression, as ``?`` and ``batch,seq``, is one name as a whole."""
+    if isinstance(dim, int) or not dim.value:
+        return []
+    try:
+        return sorted(dim.free_symbols())
+    except ValueError:
+        return [] if dim.value == "?" else [dim.value]  # "?" says that nothing is known, not that two are the same
+
+
+def _size(dim: int | ir.SymbolicDim, bindings: Mapping[str, int]) -> int | None:
+    """The size of a dimension; None if nothing tells it."""
+    if isinstance(dim, int):
+        return dim if dim >= 0 else None  # some exporters write -1 for a dimension that is not known
+    try:
+        size = dim.evaluate(bindings)
+    except ValueError:
+        size = bindings.get(dim.value or "")
+    return size if isinstance(size, int) and size >= 0 else None
 
 
 def _shape(value: ir.Value, bindings: Mapping[str, int], sizes: Sizes) -> tuple[int, ...]:
@@ -105,8 +122,8 @@ def _shape(value: ir.Value, bindings: Mapping[str, int], sizes: Sizes) -> tuple[
         )
     shape: list[int] = []
     for axis, dim in enumerate(value.shape):
-        size = dim if isinstance(dim, int) else dim.evaluate(bindings)
-        if not isinstance(size, int):  # a dimension without a name
+        size = _size(dim, bindings)
+        if size is None:  # a dimension without a name
             size = sizes.first if axis == 0 else sizes.others[min(axis - 1, len(sizes.others) - 1)]
         shape.append(size)
     return tuple(shape)

@@ -22,6 +22,9 @@ HALF_TOLERANCE = 2e-2
 TOLERANCE = 1e-4
 """Relative to the spread of the output: float32 through a few hundred operations, computed in another order."""
 
+_ROUNDING = 4
+"""Units of rounding of an output's largest value that no tolerance is below: a spread may itself be rounding noise."""
+
 _WANTED_SETS = 2
 
 
@@ -36,6 +39,7 @@ class Difference:
         relative: ``max_abs`` over the standard deviation of the reference.
         text: what differs other than numbers, "" otherwise.
         half: the outputs have 16 bits or fewer.
+        floor: a difference up to this is rounding, whatever the spread.
     """
 
     output: str
@@ -44,12 +48,13 @@ class Difference:
     relative: float
     text: str = ""
     half: bool = False
+    floor: float = 0.0
 
     def within(self, tolerance: float | None) -> bool:
         """Whether the relative difference is at most ``tolerance``; None takes the default of the output's type."""
         if tolerance is None:
             tolerance = HALF_TOLERANCE if self.half else TOLERANCE
-        return self.bit_equal or self.relative <= tolerance
+        return self.bit_equal or self.max_abs <= self.floor or self.relative <= tolerance
 
     def __str__(self) -> str:
         if self.bit_equal:
@@ -110,7 +115,18 @@ def compare_arrays(name: str, actual: Array, expected: Array) -> Difference:
     distance[(ours == theirs) | (np.isnan(ours) & np.isnan(theirs))] = 0.0
     distance[np.isnan(distance)] = np.inf
     largest = float(distance.max(initial=0.0))
-    return Difference(name, False, largest, _relative(largest, theirs), half=half)
+    floor = rounding_floor(actual.dtype, theirs)
+    return Difference(name, False, largest, _relative(largest, theirs), half=half, floor=floor)
+
+
+def rounding_floor(dtype: np.dtype[Any], numbers: Array) -> float:
+    """A few units of rounding of the largest finite number; 0 for a type that does not round."""
+    finite = numbers[np.isfinite(numbers)]
+    if dtype.kind in "biu" or not finite.size:
+        return 0.0
+    bits = dtype.itemsize * (4 if dtype.kind == "c" else 8)
+    unit = 2.0 ** -{64: 52, 32: 23}.get(bits, 10)  # shorter ones, as bfloat16, have a coarse tolerance of their own
+    return _ROUNDING * unit * float(np.abs(finite).max())
 
 
 def _bits_equal(actual: Array, expected: Array) -> bool:

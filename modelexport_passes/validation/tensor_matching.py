@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelexport_passes.validation.parity import HALF_TOLERANCE, TOLERANCE
+from modelexport_passes.validation.parity import HALF_TOLERANCE, TOLERANCE, rounding_floor
 from modelexport_passes.validation.session import Array
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class _Group:
     positions: Array
     samples: Array
     spreads: Array
+    floors: Array
 
 
 class TensorMatcher:
@@ -89,12 +90,12 @@ class TensorMatcher:
             return []
         tolerance = self._tolerance_of(array)
         numbers = self._elements(array)
-        limits = group.spreads[:, None] * tolerance
-        alike = _equal(numbers[group.positions], group.samples, limits, tolerance).all(axis=1)
+        limits = np.maximum(group.spreads * tolerance, group.floors)
+        alike = _equal(numbers[group.positions], group.samples, limits[:, None], tolerance).all(axis=1)
         found: list[str] = []
         for row in np.flatnonzero(alike):
             reference = self._elements(self._tensors.load(group.keys[row]))
-            if _equal(numbers, reference, group.spreads[row] * tolerance, tolerance).all():
+            if _equal(numbers, reference, limits[row], tolerance).all():
                 found.append(group.keys[row])
         return found
 
@@ -103,11 +104,14 @@ class TensorMatcher:
         positions = np.unique(np.linspace(0, max(size - 1, 0), _SAMPLES).astype(np.int64)) if size else np.zeros(0, int)
         samples: list[Array] = []
         spreads: list[float] = []
+        floors: list[float] = []
+        dtype = self._tensors.kind(keys[0]).dtype
         for key in keys:
             numbers = self._elements(self._tensors.load(key))
             samples.append(numbers[positions])
             spreads.append(spread_of(numbers))
-        return _Group(keys, positions, np.stack(samples), np.array(spreads))
+            floors.append(rounding_floor(dtype, numbers[np.abs(numbers) < EXTREME]))
+        return _Group(keys, positions, np.stack(samples), np.array(spreads), np.array(floors))
 
     def _sizes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape if self._ordered else (math.prod(shape),)
