@@ -9,7 +9,7 @@ of its own: CPU seconds, and the largest memory above that before the measured s
 times in turn (``--repeat``), and of each the least counts. The rows without a model:
 
 - *pipeline*: `benchmarks.speed`, the pipeline / onnx_ir's load and save at 100,000 nodes, for three exporters;
-- *inline*: / onnx.inliner at 10,000 nodes, each with its imports, in a process that has imported nothing;
+- *inline*: / onnx.inliner at 10,000 nodes, in a process that has done nothing else; with imports, and without them;
 - *resident*: memory after importing, loading and saving a model; beside onnx_ir.
 """
 
@@ -103,10 +103,25 @@ def save_torch(name: str, folder: Path) -> Figures:
 
 
 def write_input(name: str, folder: Path) -> Figures:
-    """The file that parity starts from: weights outside of it."""
-    program = _torch_program(name)
+    """The file that parity starts from, weights outside of it, and inputs."""
+    import numpy as np
+
+    program, (_, inputs) = _torch_program(name), _built(name)
+    np.savez(folder / "inputs.npz", **{key: tensor.numpy() for key, tensor in inputs.items()})
     program.save(folder / "input.onnx", external_data=True)
     return {}
+
+
+def run_alone(_: str, folder: Path) -> Figures:
+    """One run of that file by onnxruntime, which parity cannot do without."""
+    import numpy as np
+
+    import modelexport_passes as mx
+    from modelexport_passes.validation.session import open_session, run_session
+
+    model, given = mx.load(folder / "input.onnx"), dict(np.load(folder / "inputs.npz"))
+    inputs = {str(value.name): given[str(value.name)] for value in model.graph.inputs}
+    return measured(lambda: run_session(open_session(model), inputs))
 
 
 def parity(_: str, folder: Path) -> Figures:
@@ -150,29 +165,38 @@ def write_deep(_: str, folder: Path) -> Figures:
 
 
 def inline_ours(_: str, folder: Path) -> Figures:
-    """Import, load, inline, save."""
+    """Load, inline, save."""
+    started = _cpu()
+    import modelexport_passes as mx
+
+    load, inline, save = mx.load, mx.Inline(), mx.save  # imported when they are asked for
+    imports = _cpu() - started
 
     def step() -> None:
-        import modelexport_passes as mx
+        model = load(folder / "outlined.onnx")
+        inline(model)
+        save(model, folder / "again.onnx")
 
-        model = mx.load(folder / "outlined.onnx")
-        mx.Inline()(model)
-        mx.save(model, folder / "again.onnx")
-
-    return measured(step)
+    return _with_imports(measured(step), imports)
 
 
 def inline_onnx(_: str, folder: Path) -> Figures:
     """The same with ``onnx.inliner``."""
+    started = _cpu()
+    import onnx
+    import onnx.inliner
+
+    imports = _cpu() - started
 
     def step() -> None:
-        import onnx
-        import onnx.inliner
-
         model = onnx.inliner.inline_local_functions(onnx.load(folder / "outlined.onnx"))
         onnx.save(model, folder / "again.onnx")
 
-    return measured(step)
+    return _with_imports(measured(step), imports)
+
+
+def _with_imports(figures: Figures, imports: float) -> Figures:
+    return figures | {"with imports": figures["s"] + imports}
 
 
 def resident_ours(_: str, folder: Path) -> Figures:
@@ -196,7 +220,7 @@ def resident_onnx_ir(_: str, folder: Path) -> Figures:
 SIDES: dict[str, Callable[[str, Path], Figures]] = {
     side.__name__: side
     for side in (
-        export_ours, export_torch, save_ours, save_torch, write_input, parity, proof,
+        export_ours, export_torch, save_ours, save_torch, write_input, run_alone, parity, proof,
         write_deep, inline_ours, inline_onnx, resident_ours, resident_onnx_ir,
     )
 }  # fmt: skip
@@ -230,7 +254,7 @@ Row = tuple[str, float, float]
 _NEEDED = {
     "save": ("save_ours", "save_torch"),
     "export": ("export_ours", "export_torch"),
-    "parity": ("parity", "save_ours", "export_ours"),
+    "parity": ("parity", "run_alone", "save_ours", "export_ours"),
     "proof": ("proof", "export_ours"),
 }
 
@@ -251,6 +275,7 @@ def of_model(name: str, rows: list[str], folder: Path, repeat: int) -> tuple[dic
     if "parity" in rows:
         made += [
             ("parity: peak / weights", found["parity"]["MB"] / found["save_ours"]["weights"], 1.3),
+            ("parity: peak / that of one run by onnxruntime", found["parity"]["MB"] / found["run_alone"]["MB"], 1.1),
             ("parity: CPU / export", found["parity"]["s"] / found["export_ours"]["s"], 0.5),
         ]
     if "proof" in rows:
@@ -273,7 +298,11 @@ def alone(row: str, folder: Path, repeat: int) -> tuple[dict[str, Figures], list
     in_process("write_deep", "", folder)
     if row == "inline":
         found = least(("inline_ours", "inline_onnx"), "", folder, repeat)
-        return found, [("inline / onnx.inliner", found["inline_ours"]["s"] / found["inline_onnx"]["s"], 1.0)]
+        ours, theirs = found["inline_ours"], found["inline_onnx"]
+        return found, [
+            ("inline / onnx.inliner", ours["s"] / theirs["s"], 1.0),
+            ("inline / onnx.inliner, with imports", ours["with imports"] / theirs["with imports"], 1.0),
+        ]
     found = least(("resident_ours", "resident_onnx_ir"), "", folder, repeat)
     ratio = found["resident_ours"]["MB"] / found["resident_onnx_ir"]["MB"]
     return found, [("resident after import, load, save / onnx_ir", ratio, 1.1)]
