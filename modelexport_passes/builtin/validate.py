@@ -129,7 +129,8 @@ class Validate(ModelPass):
         outcome = Outcome(model, modified=False)
         checks: list[Figure] = []
         problems = self._check(model, outcome, checks)
-        if self.session:
+        repeated = any(problem.check == "node-name" for problem in problems)
+        if self.session and not repeated:  # onnxruntime looks no further than a repeated name
             checks.append("session")
             problems += _tried("session", partial(open_session, model))
         sound = not any(problem.fatal for problem in problems)
@@ -141,8 +142,10 @@ class Validate(ModelPass):
             checks.append("modules")
             problems += self._prove(model, outcome)
         outcome.figures["checks"] = checks
+        problems = list(dict.fromkeys(problems))
         outcome.notes.extend(str(problem) for problem in problems if not problem.fatal)
-        left_out = [] if sound else [name for name in ("parity", "modules") if getattr(self, name)]
+        left_out = ["session"] if self.session and repeated else []
+        left_out += [] if sound else [name for name in ("parity", "modules") if getattr(self, name)]
         _raise_for([problem for problem in problems if problem.fatal], left_out)
         return outcome
 
@@ -263,7 +266,7 @@ def _raise_for(problems: list[Problem], left_out: list[str]) -> None:
         lines.append(f"... and {len(others) - _SHOWN} more")
     lines += map(str, modules)
     for check in left_out:
-        verb = "was" if check == "parity" else "were"
+        verb = "were" if check == "modules" else "was"
         lines.append(f"{check} {verb} not checked: an unsound model has nothing to compare")
     count = "1 fault" if len(problems) == 1 else f"{len(problems)} faults"
     raise VerificationError("\n".join([f"validate: {count}", *(f"  {line}" for line in lines)]))

@@ -6,12 +6,16 @@ from collections.abc import Iterable, Iterator
 
 import onnx
 import onnx.checker
+import onnx.defs
 import onnx.shape_inference
 import onnx_ir as ir
 
 from modelexport_passes.exporting.saving import to_proto
 from modelexport_passes.exporting.weights import bytes_of, extent_of, initializers, is_external
 from modelexport_passes.fast_nodes import initializers_of
+from modelexport_passes.inlining.inline import inline
+from modelexport_passes.scopes.copying import copy_model
+from modelexport_passes.scopes.walk import owned_nodes
 from modelexport_passes.validation.problem import Problem
 
 _SMALL = 1024
@@ -23,14 +27,55 @@ def run_checker(model: ir.Model) -> list[Problem]:
 
     Large weights take part as inputs of the same type and shape, so the size of the model does not matter and no data
     is read; that their data is there is `modelexport_passes.validation.structure`'s to check.
+
+    Of operators without a schema, those of vendors, inference learns the types from what values say themselves, and it
+    does not ask the values in functions. Where there are such operators, the model that it refuses is tried once more
+    with all functions written out: if that is sound, what inference could not see through is told, and is no fault.
     """
+    fault = _fault(model)
+    if fault is None:
+        return []
+    opaque = _without_schema(model)
+    # Structure alone is asked of the model as it is: a function that nothing calls is gone when all are written out.
+    if opaque and _fault(model, full=False) is None and _fault(_written_out(model)) is None:
+        return [Problem("onnx-checker", "the model", f"onnx knows no types behind {', '.join(opaque)}", fatal=False)]
+    return [Problem("onnx-checker", "the model", fault)]
+
+
+def _fault(model: ir.Model, *, full: bool = True) -> str | None:
     # As bytes, which is what the checker makes of it: the protobuf's own memory is free then.
     data = _without_weights(model).SerializeToString()
     try:
-        onnx.checker.check_model(data, full_check=True)  # pyright: ignore[reportUnknownMemberType]
+        onnx.checker.check_model(data, full_check=full)  # pyright: ignore[reportUnknownMemberType]
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        return [Problem("onnx-checker", "the model", _in_one_line(error))]
-    return []
+        return _in_one_line(error)
+    return None
+
+
+def _without_schema(model: ir.Model) -> list[str]:
+    """The operators in functions that onnx has no schema for."""
+    found = {
+        f"{node.domain}::{node.op_type}"
+        for function in model.functions.values()
+        for node in owned_nodes(function)
+        if node.op_identifier() not in model.functions and not onnx.defs.has(node.op_type, node.domain)
+    }
+    return sorted(found)
+
+
+def _written_out(model: ir.Model) -> ir.Model:
+    flat = copy_model(model)
+    inline(flat, lambda _: True)
+    # Beside an operator without a schema onnx overlooks faults of shape: what is known of its outputs stands for it.
+    for node in list(flat.graph):
+        known = all(value.type is not None for value in node.outputs)
+        if known and not onnx.defs.has(node.op_type, node.domain):
+            for value in node.outputs:
+                given = ir.Value(name=value.name, type=value.type, shape=value.shape)
+                flat.graph.inputs.append(given)
+                value.replace_all_uses_with(given, replace_graph_outputs=True)
+            flat.graph.remove(node)
+    return flat
 
 
 def _without_weights(model: ir.Model) -> onnx.ModelProto:
