@@ -48,7 +48,10 @@ def first_line(error: BaseException) -> str:
     """The line of its text that matters; all of it of one of ours, which are written to be read as a whole."""
     if isinstance(error, ModelExportError):
         return str(error)
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "(no text)")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # A line that ends in a colon announces what matters.
+    count = next((at for at, line in enumerate(lines, 1) if not line.endswith(":")), len(lines))
+    return " ".join(lines[:count]) or "(no text)"
 
 
 def in_a_line(error: BaseException) -> str:

@@ -26,6 +26,7 @@ from modelexport_passes.exporting.huggingface.patches import repair_graph, trans
 from modelexport_passes.exporting.lost_constants import register_lost_constants
 from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.exporting.strided import in_order_of_memory
+from modelexport_passes.scopes.class_names import class_name, readable_class_name
 from modelexport_passes.scopes.fusions import fused_kernel, keep_origins
 from modelexport_passes.scopes.scope import Frame, Scope, Source, set_scope
 from modelexport_passes.scopes.torch_metadata import NO_STACK, fx_node_name, module_path, one_root
@@ -297,8 +298,8 @@ def frames_of_stack(stack: Mapping[str, tuple[str, Any]]) -> tuple[Frame, ...]:
 
 def _class_name(module_class: Any) -> str:
     if isinstance(module_class, type):
-        return f"{module_class.__module__}.{module_class.__qualname__}"
-    return str(module_class)
+        return class_name(module_class)
+    return readable_class_name(str(module_class))
 
 
 def _without_gradients() -> contextlib.AbstractContextManager[Any]:

@@ -17,14 +17,17 @@ from modelexport_passes.exporting.attempts import Attempt, first_that_works
 from modelexport_passes.exporting.dynamo import METADATA_OPSET, DynamoOptions
 from modelexport_passes.exporting.huggingface.patches import transformers_model
 from modelexport_passes.exporting.opset import check_opset, convert_opset
+from modelexport_passes.exporting.plain_modules import without_compilation
 from modelexport_passes.exporting.record import ExportRecord, OutputsOnDemand, TorchRun, set_record
 from modelexport_passes.exporting.stack_traces import TraceMode, settle_traces
 from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.exporting.translations.table import translation_table
 from modelexport_passes.exporting.ways import Arguments, Captured, Exporter, Sizes, Ways
+from modelexport_passes.scopes.class_names import class_name
 from modelexport_passes.scopes.rebase import drop_wrapper
-from modelexport_passes.scopes.recover import recover
+from modelexport_passes.scopes.recover import name_classes, recover
 from modelexport_passes.scopes.tags import METADATA_IR_VERSION
+from modelexport_passes.scopes.walk import all_nodes
 
 
 def export(
@@ -76,6 +79,7 @@ def export(
         ConfigError: ``exporter`` or ``traces`` is none of these, ``root`` names no submodule, or ``translations`` is
             wrong.
     """
+    model = without_compilation(model)
     check_exporter(exporter, model, translations, traces)
     if root:
         _check_submodule(model, root)
@@ -109,6 +113,7 @@ def export_first(
     if opset is not None and opset < METADATA_OPSET and done.name.startswith("dynamo"):
         exported = convert_opset(exported, opset)
     check_opset(exported, opset, done.name)
+    name_classes(all_nodes(exported), {"": class_name(type(ways.model))})
     if root:
         drop_wrapper(exported, root)
     settle_traces(exported, traces)  # recovery has read them

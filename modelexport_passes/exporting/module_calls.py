@@ -14,10 +14,12 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import _pytree as pytree
 
-from modelexport_passes.errors import ConfigError
+from modelexport_passes.errors import ConfigError, ModelExportError, root_cause
+from modelexport_passes.exporting.plain_modules import plain_modules
 from modelexport_passes.exporting.record import TorchRun
 from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.exporting.tensor_store import TensorStore
+from modelexport_passes.scopes.class_names import class_name
 
 
 @dataclass(eq=False)
@@ -75,17 +77,29 @@ def recorded_calls(run: TorchRun) -> Generator[Recording]:
     has them, pairs of real numbers; sparse and nested ones are passed over.
 
     Raises:
+        ModelExportError: the model does not run.
         ConfigError: the model has kept tensors without values from its export, and computes nothing with them.
     """
-    names = _names(run.module, run.root)
-    with TensorStore() as tensors:
+    with plain_modules(run.module), TensorStore() as tensors:
+        names = _names(run.module, run.root)
         recorder = _Recorder(names, tensors)
         args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (run.args, dict(run.kwargs)))
         with torch.no_grad(), state_kept(run.module), hooked(names, recorder.enter, recorder.leave):
-            run.module(*args, **kwargs)
+            _run(run.module, args, kwargs)
         calls = [call for call in recorder.calls if _is_below_root(call)]
         paths = frozenset(path for paths in names.values() for path in paths)
         yield Recording(calls, paths, tensors)
+
+
+def _run(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    try:
+        module(*args, **kwargs)
+    except ConfigError:
+        raise
+    # The model's own code runs here, and torch's, and both may raise anything.
+    except Exception as error:
+        said = f"the torch model {type(module).__name__} does not run on its example inputs: {root_cause(error)}"
+        raise ModelExportError(said) from error
 
 
 def graph_inputs(run: TorchRun, names: Sequence[str]) -> dict[str, Any]:
@@ -138,8 +152,7 @@ class _Recorder:
 
     def enter(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         caller = self._running[-1][1] if self._running else None
-        class_name = f"{type(module).__module__}.{type(module).__qualname__}"
-        call = ModuleCall(self.names[module], class_name, self._counts[module], caller)
+        call = ModuleCall(self.names[module], class_name(type(module)), self._counts[module], caller)
         # Taken now: the module may work in place on what it is given.
         call.took = self._keep((args, kwargs))
         self._counts[module] += 1

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import io
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import onnx_ir as ir
@@ -25,6 +29,7 @@ from modelexport_passes.exporting.dynamo import (
 )
 from modelexport_passes.exporting.faithful import ONE_SIZE, check_elsewhere
 from modelexport_passes.exporting.huggingface.patches import masks_as_called, transformers_model
+from modelexport_passes.exporting.plain_modules import plain_modules
 from modelexport_passes.exporting.state import state_kept
 from modelexport_passes.exporting.torchscript import export_torchscript
 
@@ -113,7 +118,7 @@ class Ways:
 
     def _attempt(self, name: str, way: Callable[[Ways], Captured], scopes: str) -> Attempt[Captured]:
         def undisturbed(sizes: Sizes) -> Captured:
-            with state_kept(self.model), masks_as_called():
+            with _silent(name), plain_modules(self.model), state_kept(self.model), masks_as_called():
                 options: DynamoOptions = {**self.options, "dynamic_shapes": sizes.shapes}
                 captured = way(dataclasses.replace(self, options=options, sizes=[sizes]))
             return dataclasses.replace(captured, notes=[*captured.notes, *sizes.notes])
@@ -166,6 +171,24 @@ class Ways:
         record_scopes(program)
         example = captured.example_inputs or (self.args, self.kwargs)
         return Captured(self, program.model, example, [*notes, *_ones_that_vary(program.model, example)])
+
+
+@contextlib.contextmanager
+def _silent(exporter: str) -> Generator[None]:
+    """What exporters and models print while a model is captured is not the caller's output; what matters is raised."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        if exporter != "torchscript":
+            yield
+            return
+        # Its compiled part prints the whole graph when it fails, past Python's streams.
+        kept = os.dup(1)
+        try:
+            with Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def _ones_that_vary(model: ir.Model, example: Arguments) -> Iterator[str]:

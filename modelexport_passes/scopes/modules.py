@@ -10,6 +10,8 @@ from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Protocol, cast, runtime_checkable
 
 from modelexport_passes.errors import ConfigError, MissingDependencyError, ModelExportError
+from modelexport_passes.scopes.class_names import class_name
+from modelexport_passes.scopes.scope import UNKNOWN_CLASS
 
 
 @runtime_checkable
@@ -25,11 +27,37 @@ class TorchModule(Protocol):
         ...
 
 
+class PartOfModel:
+    """A module at a path in a larger model of which nothing else is known.
+
+    Attributes:
+        path: the path.
+    """
+
+    def __init__(self, module: TorchModule, path: str) -> None:
+        self._module = module
+        self.path = path
+
+    def named_modules(self, *, remove_duplicate: bool = True) -> Iterator[tuple[str, Any]]:
+        """Path and module, the root first; what lies around the module has no known class."""
+        yield "", self
+        parts = self.path.split(".")
+        for depth in range(1, len(parts)):
+            yield ".".join(parts[:depth]), self
+        for path, module in self._module.named_modules(remove_duplicate=remove_duplicate):
+            yield f"{self.path}.{path}" if path else self.path, module
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Name in the larger model and tensor of each parameter and buffer."""
+        return {f"{self.path}.{name}": tensor for name, tensor in self._module.state_dict().items()}
+
+
 def module_classes(model: TorchModule, *, aliases: bool = True) -> dict[str, str]:
     """Path -> qualified class of every module; an instance under each of its names, or with the first one only."""
+    modules = model.named_modules(remove_duplicate=not aliases)
     return {
-        path: f"{type(module).__module__}.{type(module).__qualname__}"
-        for path, module in model.named_modules(remove_duplicate=not aliases)
+        path: UNKNOWN_CLASS if isinstance(module, PartOfModel) else class_name(module.__class__)
+        for path, module in modules
     }
 
 

@@ -13,7 +13,7 @@ from modelexport_passes.fast_nodes import initializers_of, nodes_of
 from modelexport_passes.scopes.body_metadata import infer_in_bodies, scopes_from_body_metadata
 from modelexport_passes.scopes.dataflow import infer_scopes
 from modelexport_passes.scopes.module_names import ModuleNames
-from modelexport_passes.scopes.modules import TorchModule, module_classes
+from modelexport_passes.scopes.modules import PartOfModel, TorchModule, module_classes
 from modelexport_passes.scopes.ownership import scopes_from_parameters
 from modelexport_passes.scopes.parameters import ParameterOwners
 from modelexport_passes.scopes.reference import scopes_from_reference
@@ -107,7 +107,7 @@ def recover(
     if source in ("auto", "name") and not _all_known(everywhere):
         # This exporter names an instance by the first of its names.
         known = owners.paths() if module is None else module_classes(module, aliases=False)
-        modules = ModuleNames(known, complete=module is not None)
+        modules = ModuleNames(known, complete=module is not None and not isinstance(module, PartOfModel))
         changed += _write_new(scopes_from_names(everywhere, modules, owners, traced))
     if reference is not None and not _all_known(nodes):
         changed += _write_new(scopes_from_reference(model.graph, reference.graph))
@@ -117,7 +117,7 @@ def recover(
     if len(everywhere) > len(nodes):
         changed += infer_in_bodies(nodes) + _inherit(nodes)
     if reference is not None:
-        changed += _name_classes(everywhere, _classes_of(reference))
+        changed += name_classes(everywhere, _classes_of(reference))
     return changed > 0
 
 
@@ -137,7 +137,7 @@ def _classes_of(model: ir.Model) -> dict[str, str]:
     return {frame.path: frame.class_name for frame in sorted(frames)}
 
 
-def _name_classes(nodes: Iterable[ir.Node], classes: Mapping[str, str]) -> int:
+def name_classes(nodes: Iterable[ir.Node], classes: Mapping[str, str]) -> int:
     """Fill in the classes that were not told, where they are known."""
     named = 0
     for node in nodes:

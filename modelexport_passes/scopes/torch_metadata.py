@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from modelexport_passes.scopes.builder_metadata import frames_from_builder
 from modelexport_passes.scopes.calls import Call, Event, call_frames, call_tree
+from modelexport_passes.scopes.class_names import readable_class_name
 from modelexport_passes.scopes.dropped_calls import dropped_calls
 from modelexport_passes.scopes.fusions import RULE_NAME, frames_of_owner, fused_kernel, keep_origins
 from modelexport_passes.scopes.merged_calls import merged_calls
@@ -235,12 +236,19 @@ def _frames(names: str, classes: str) -> tuple[Frame, ...]:
     class_names = _read_list(classes)
     if len(paths) != len(class_names) or NO_STACK in paths:
         return ()
-    return one_root(tuple(Frame(module_path(path), name) for path, name in zip(paths, class_names, strict=True)))
+    named = zip(paths, map(readable_class_name, class_names), strict=True)
+    return one_root(tuple(Frame(module_path(path), name) for path, name in named))
 
 
 def one_root(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
-    """The stack with the root once: a compiled region of a strict export has it as ``''`` and ``_export_root``."""
-    return frames[1:] if len(frames) > 1 and not frames[0].path and not frames[1].path else frames
+    """The stack with the root once, and first.
+
+    A compiled region of a strict export has it as ``''`` and ``_export_root``. A `torch.fx.GraphModule` that torch
+    exports runs no call of its own, so its stacks begin with the first module that it calls.
+    """
+    if frames and frames[0].path:
+        return (Frame(""), *frames)
+    return frames[1:] if len(frames) > 1 and not frames[1].path else frames
 
 
 def _head(text: str) -> str:
