@@ -15,7 +15,8 @@ from modelexport_passes.garbage import collector_paused
 from modelexport_passes.pass_base import ModelPass, Outcome
 from modelexport_passes.scopes.conflicts import Conflict, conflicts_of
 from modelexport_passes.scopes.copying import copy_model
-from modelexport_passes.scopes.modules import TorchModule, make_module
+from modelexport_passes.scopes.fit import check_reference, fitting
+from modelexport_passes.scopes.modules import PartOfModel, TorchModule, make_module
 from modelexport_passes.scopes.recover import ScopeStats, SourceChoice, parameter_owners, recover, scope_stats
 from modelexport_passes.scopes.scope import scope_of
 from modelexport_passes.scopes.tags import METADATA_IR_VERSION
@@ -71,15 +72,25 @@ class RecoverScopes(ModelPass):
 
     @collector_paused()
     def call(self, model: ir.Model) -> Outcome:
-        """Recover, and count how each scope is known."""
+        """Recover, and count how each scope is known.
+
+        Raises:
+            ModelExportError: the module or the reference is not the model of the file.
+            VerificationError: a limit is not kept.
+        """
         module = make_module(self.module) if isinstance(self.module, str) else self.module
+        reference = _with_scopes(self.reference)
+        if module is not None:
+            module = fitting(module, model.graph)
+        if reference is not None:
+            check_reference(reference.graph, model.graph)
         nodes = all_owned_nodes(model.graph)
         owners = parameter_owners(model.graph, module)
         modified = recover(
             model,
             source=self.source,
             module=module,
-            reference=_with_scopes(self.reference),
+            reference=reference,
             owners=owners,
             everywhere=nodes,
         )
@@ -110,7 +121,7 @@ class RecoverScopes(ModelPass):
                     for conflict in conflicts
                 ],
             },
-            notes=_notes(stats, conflicts),
+            notes=[*_notes_of_fit(module), *_notes(stats, conflicts)],
         )
 
     def _check(self, stats: ScopeStats, conflicts: Sequence[Conflict]) -> None:
@@ -141,6 +152,12 @@ def _with_scopes(reference: Path | ir.Model | None) -> ir.Model | None:
         found = copy_model(reference)  # it is only looked at
     recover(found)
     return found
+
+
+def _notes_of_fit(module: TorchModule | None) -> list[str]:
+    if not isinstance(module, PartOfModel):
+        return []
+    return [f"the module is a part of the file's model, at {module.path!r}: what lies around it has no known class"]
 
 
 def _notes(stats: ScopeStats, conflicts: Sequence[Conflict]) -> list[str]:
