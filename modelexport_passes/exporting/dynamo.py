@@ -291,7 +291,8 @@ def frames_of_stack(stack: Mapping[str, tuple[str, Any]]) -> tuple[Frame, ...]:
     """Frames of an ``nn_module_stack``: ``{key: (path, class)}``, the call index behind ``@`` in the key."""
     frames: list[Frame] = []
     for key, (path, module_class) in stack.items():
-        _, at, call = key.rpartition("@")
+        # The first call of a module has its path for a key: one that is named ``default@7`` is no seventh call.
+        _, at, call = ("", "", "") if path and key.endswith(path) else key.rpartition("@")
         frames.append(Frame(module_path(path), _class_name(module_class), int(call) if at and call.isdecimal() else 0))
     return one_root(tuple(frames))
 

@@ -17,6 +17,9 @@ from modelexport_passes.exporting.coarse import CoarseGraph, CoarseInfo, CoarseN
 _PIECE = 1 << 16
 """Bytes of a file to take at a time, about."""
 
+_VARINT_BITS = 70
+"""Seven bits in each of ten bytes: the longest number that protobuf writes."""
+
 _MODEL_GRAPH = 7
 _GRAPH_NODE = 1
 _GRAPH_VALUE_INFO = 13
@@ -135,7 +138,12 @@ def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, in
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number, and where it ends."""
+    """A number, and where it ends.
+
+    Raises:
+        ValueError: it does not end where protobuf's longest does.
+        IndexError: the bytes end before it.
+    """
     byte = data[position]
     number = byte & 127
     shift = 7
@@ -144,6 +152,8 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
         byte = data[position]
         number |= (byte & 127) << shift
         shift += 7
+        if shift > _VARINT_BITS:
+            raise ValueError("a number of more than ten bytes")
     return number, position + 1
 
 

@@ -21,11 +21,11 @@ import functools
 import json
 import string
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import onnx_ir as ir
 
-from modelexport_passes.errors import ConfigError
+from modelexport_passes.errors import ConfigError, ModelExportError
 from modelexport_passes.scopes.compact import as_text
 from modelexport_passes.scopes.scope import SCOPE_KEY, UNKNOWN_CLASS, Frame, Scope, escape, parse_scope, unescape
 
@@ -150,10 +150,12 @@ def check_template(template: str) -> None:
         ConfigError: naming the field and those there are.
     """
     try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+        fields = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise ConfigError(f"tag template {template!r}: {error}") from error
-    for field in fields:
+    for field, width, conversion in fields:
+        if width or conversion:  # nothing of Python's, and no width that fills the memory
+            raise ConfigError(f"tag template {template!r}: field {field!r} takes no format or conversion behind it")
         if field not in TEMPLATE_FIELDS:
             raise ConfigError(f"tag template {template!r}: no field {field!r}; there are {', '.join(TEMPLATE_FIELDS)}")
 
@@ -223,9 +225,33 @@ def _htp_segments(scope: Scope) -> list[str]:
 
 
 def tag_templates(model: ir.Model) -> dict[str, str]:
-    """Tag key -> template of the tags that this model's nodes carry."""
+    """Tag key -> template of the tags that this model's nodes carry.
+
+    Raises:
+        ModelExportError: the entry of the model's metadata is not what `remember_template` writes.
+    """
     text = model.metadata_props.get(TAGS_KEY)
-    return json.loads(text) if text else {}
+    return dict(_read_templates(text)) if text else {}
+
+
+@functools.lru_cache(maxsize=64)
+def _read_templates(text: str) -> Mapping[str, str]:
+    expected = f"model metadata {TAGS_KEY!r}: expected JSON, tag key -> template"
+    try:
+        found: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelExportError(f"{expected}; got {text[:80]!r}") from error
+    if not isinstance(found, dict):
+        raise ModelExportError(f"{expected}; got {text[:80]!r}")
+    entries = cast("dict[str, object]", found)
+    for key, template in entries.items():
+        if not isinstance(template, str):
+            raise ModelExportError(f"{expected}; got {template!r:.80} for {key!r:.80}")
+        try:
+            check_template(template)
+        except ConfigError as error:
+            raise ModelExportError(f"model metadata {TAGS_KEY!r}: {str(error)[:200]}") from error
+    return cast("dict[str, str]", found)
 
 
 def remember_template(model: ir.Model, key: str, template: str) -> None:

@@ -1,5 +1,6 @@
 """A file read in pieces is the model that it is as a whole; what cannot be taken apart is left whole."""
 
+import time
 from pathlib import Path
 from typing import cast
 
@@ -8,6 +9,7 @@ import onnx_ir as ir
 import pytest
 from google.protobuf.message import Message
 
+import modelexport_passes as mx
 from modelexport_passes.exporting import pieces
 from modelexport_passes.exporting.loading import load
 from modelexport_passes.exporting.pieces import split
@@ -119,3 +121,14 @@ def test_a_type_in_two_parts_is_their_sum() -> None:
     value = Reader(Path()).model(parts.rest, parts).graph[0].outputs[0]
     assert value.dtype is ir.DataType.FLOAT
     assert value.shape == [3]
+
+
+@pytest.mark.parametrize("byte", [0xFF, 0x80, 0xFA])
+def test_a_number_without_an_end_is_found_out_in_linear_time(tmp_path: Path, byte: int) -> None:
+    """A file of such bytes alone is no model, and is told so at once: a number ends after ten bytes."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(bytes([byte]) * (1 << 22))
+    started = time.process_time()
+    with pytest.raises(mx.ModelExportError, match="not an ONNX model"):
+        mx.load(path)
+    assert time.process_time() - started < 2

@@ -159,3 +159,14 @@ def test_a_failed_export_prints_nothing(exporter: str, capfd: pytest.CaptureFixt
 def test_a_line_that_announces_another_is_told_with_it(text: str, line: str) -> None:
     """An error is not cut off after a colon."""
     assert first_line(ValueError(text)) == line
+
+
+def test_a_module_whose_name_ends_in_a_number_behind_an_at_sign_is_no_further_call() -> None:
+    """``default@7`` is a name; the second call of it is ``default@7@1``."""
+    net = nn.Module()
+    net.add_module("default@7", nn.Linear(3, 3))
+    layer = net.get_submodule("default@7")
+    net.forward = lambda x: layer(layer(x))  # type: ignore[method-assign]
+    model = mx.export(net.eval(), (torch.ones(2, 3),))
+    frames = [scope.frames[-1] for node in model.graph if node.op_type == "Gemm" and (scope := mx.scope_of(node))]
+    assert [(frame.path, frame.call) for frame in frames] == [("default@7", 0), ("default@7", 1)]

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import modelexport_passes as mx
 from modelexport_passes.errors import ConfigError
 from modelexport_passes.scopes.scope import Frame, Scope, format_scope
-from modelexport_passes.scopes.tags import PRESETS, check_template, parse_tag, render, render_tag
+from modelexport_passes.scopes.tags import (
+    PRESETS,
+    TAGS_KEY,
+    check_template,
+    parse_tag,
+    render,
+    render_tag,
+    tag_templates,
+)
 
 BERT = Scope(
     (
@@ -111,3 +123,31 @@ def test_a_template_with_an_unknown_field_names_those_there_are():
         check_template("{pth}")
     with pytest.raises(ConfigError, match=r"tag template '\{': "):
         check_template("{")
+
+
+NEG = '<ir_version: 10, opset_import: ["" : 20]> g (float[1] x) => (float[1] y) { y = Neg(x) }'
+
+
+@pytest.mark.parametrize(
+    "template", ["{depth:1000000000d}", "{path.__class__}", "{path!r}", "{depth:{call}}", "{0}", "{"]
+)
+def test_a_template_has_fields_and_nothing_else(template: str) -> None:
+    """What a file says is data: a template that it carries is no format string of Python's."""
+    with pytest.raises(mx.ConfigError, match="tag template"):
+        check_template(template)
+    model = ir.from_onnx_text(NEG)
+    model.metadata_props[TAGS_KEY] = json.dumps({"k": template})
+    with pytest.raises(mx.ModelExportError, match=r"model metadata 'pkg.modelexport_passes.tags': tag template"):
+        tag_templates(model)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"k": 1}', "7", "[" * 100_000])
+def test_an_entry_that_is_no_table_of_templates_is_an_error_with_its_key(text: str) -> None:
+    """No traceback comes of metadata."""
+    model = ir.from_onnx_text(NEG)
+    model.metadata_props[TAGS_KEY] = text
+    if not text:
+        assert tag_templates(model) == {}
+        return
+    with pytest.raises(mx.ModelExportError, match=r"model metadata 'pkg.modelexport_passes.tags': expected JSON"):
+        tag_templates(model)
