@@ -101,6 +101,9 @@ def _check_external_data(tensors: Iterable[ir.ExternalTensor], directory: Path, 
     tensors = list(tensors)
     needed: dict[str, tuple[int, str]] = {}
     for tensor in tensors:
+        if tensor.length is not None and tensor.length != tensor.nbytes:
+            said = f"{tensor.length} bytes of data, and its type and shape say {tensor.nbytes}"
+            raise ModelExportError(f"load {source}: the tensor {tensor.name!r} is said to have {said}")
         end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
         location = data_location(tensor)
         if end > needed.get(location, (-1, ""))[0]:

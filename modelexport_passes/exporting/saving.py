@@ -127,13 +127,14 @@ def _outside(weights: Iterable[ir.Value], directory: Path) -> list[ir.Value]:
     return elsewhere
 
 
-def _check_attributes(tensors: Iterable[tuple[ir.TensorProtocol, ir.Node]], directory: Path) -> None:
+def _check_attributes(tensors: Iterable[tuple[ir.TensorProtocol, ir.Node | None]], directory: Path) -> None:
     """Refuse tensors in attributes whose data lies in another directory."""
     here = os.path.realpath(directory)
     for tensor, node in tensors:
         if is_external(tensor) and os.path.realpath(data_directory(tensor)) != here:
+            owner = "a function" if node is None else f"node {node.name!r} ({node.op_type})"
             raise ModelExportError(
-                f"save: node {node.name!r} ({node.op_type}) has an attribute whose data is in {tensor.path}; "
+                f"save: {owner} has an attribute whose data is in {tensor.path}; "
                 f"attributes cannot move to {directory}: make it an initializer, or save into {data_directory(tensor)}"
             )
 

@@ -23,16 +23,20 @@ class Tensors:
 
     Attributes:
         initializers: of the main graph, of subgraphs, and of subgraphs inside functions.
-        in_attributes: tensors in attributes (``Constant`` and others), each with the first node that has it.
+        in_attributes: tensors in attributes (``Constant`` and others), each with the first node that has it; None for
+            the default of a function's attribute.
     """
 
     def __init__(self, model: ir.Model) -> None:
         self.initializers: list[ir.Value] = []
-        self.in_attributes: list[tuple[ir.TensorProtocol, ir.Node]] = []
+        self.in_attributes: list[tuple[ir.TensorProtocol, ir.Node | None]] = []
         self._seen: set[int] = set()
         self._enter(model.graph)
         for function in model.functions.values():
             self._look_at(function)
+            for attribute in function.attributes.values():
+                if attribute.value is not None and not attribute.is_ref():
+                    self._open(attribute, None)
 
     def _enter(self, graph: ir.Graph) -> None:
         self.initializers += initializers_of(graph)
@@ -49,7 +53,7 @@ class Tensors:
                         if not attribute.is_ref():
                             self._open(attribute, node)
 
-    def _open(self, attribute: ir.Attr, node: ir.Node) -> None:
+    def _open(self, attribute: ir.Attr, node: ir.Node | None) -> None:
         kind = attribute.type
         if kind is _TENSOR:
             # Not `as_tensor`, which asks by name for all that a tensor can do.

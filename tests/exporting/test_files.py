@@ -290,3 +290,37 @@ def test_to_proto_leaves_the_model_alone(tmp_path: Path) -> None:
     proto = to_proto(model, [(value, reference)])
     assert proto.graph.initializer[0].data_location == TensorProto.EXTERNAL
     assert value.const_value is before
+
+
+@pytest.mark.parametrize("length", [8, 15, 17, 1 << 40])
+def test_a_length_that_is_not_the_tensors_is_refused(tmp_path: Path, length: int) -> None:
+    """A short one would be filled with zeros, a long one reads what is another's."""
+    weights = {"w": np.ones((2, 2), np.float32), "b": np.ones(64, np.float32)}
+    path = write(proto_of(weights), tmp_path / "m.onnx", external=True)
+    proto = onnx.load(path, load_external_data=False)
+    (entry,) = [entry for entry in proto.graph.initializer[0].external_data if entry.key == "length"]
+    entry.value = str(length)
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelExportError, match=rf"'w' is said to have {length} bytes of data, .* say 16"):
+        load(path)
+
+
+@pytest.mark.parametrize("uncommon", [False, True])
+def test_external_data_of_a_functions_default_is_checked(tmp_path: Path, *, uncommon: bool) -> None:
+    """By either reader: a location outside of the model's directory is refused wherever a tensor is."""
+    (tmp_path / "secret").write_bytes(b"\0" * 64)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    body = [helper.make_node("Neg", ["x"], ["y"])]
+    function = helper.make_function("d", "f", ["x"], ["y"], body, [helper.make_opsetid("", 20)])
+    default = function.attribute_proto.add(name="table", type=onnx.AttributeProto.TENSOR)
+    default.t.CopyFrom(TensorProto(data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL))
+    default.t.external_data.add(key="location", value="../secret")
+    proto = proto_of()
+    proto.functions.append(function)
+    proto.opset_import.append(helper.make_opsetid("d", 1))
+    if uncommon:
+        proto.graph.quantization_annotation.add(tensor_name="h").quant_parameter_tensor_names.add(key="K", value="b")
+    (folder / "m.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelExportError, match=r"'../secret', which is not below the model's directory"):
+        load(folder / "m.onnx")
