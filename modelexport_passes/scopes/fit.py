@@ -1,13 +1,16 @@
 """Whether a torch model or a reference file that was handed in is the model of the file: told by their weights.
 
 A weight of the file matches one that is handed in by name and extent, or by its values (`scopes.values`). Without a
-single match what was handed in tells nothing of the file, and everything concluded from it would be wrong.
+single match what was handed in tells nothing of the file, and everything concluded from it would be wrong. Where an
+exporter renamed all weights and changed their values (it folds norms), most of their extents have to be there.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import onnx_ir as ir
 
@@ -18,6 +21,8 @@ from modelexport_passes.scopes.prefixes import common_prefix
 from modelexport_passes.scopes.values import signature, signatures
 
 _Extent = tuple[int, ...]
+_STATE_NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
+"""A name of a state dict: exporters' own names are others."""
 
 
 def fitting(module: TorchModule, graph: ir.Graph) -> TorchModule:
@@ -40,6 +45,8 @@ def fitting(module: TorchModule, graph: ir.Graph) -> TorchModule:
         return PartOfModel(module, prefix)
     told = {signature(t.detach().cpu().float().numpy()) for t in state.values() if t.is_floating_point()} - {None}
     if told and not told.isdisjoint(signatures(weights).values()):
+        return module
+    if _fits_by_extent(weights, set(extents.values())):
         return module
     raise ModelExportError(
         f"recover-scopes: the module {type(module).__name__} does not fit the file: none of its {len(state)} "
@@ -64,11 +71,20 @@ def check_reference(reference: ir.Graph, graph: ir.Graph) -> None:
     told = set(signatures(theirs).values())
     if told and not told.isdisjoint(signatures(ours).values()):
         return
+    if _fits_by_extent(ours, set(extents.values())):
+        return
     raise ModelExportError(
         f"recover-scopes: the reference does not fit the file: none of its {len(theirs)} weights (first "
         f"{theirs[0].name!r}) is among the file's {len(ours)} (first {ours[0].name!r}), by name and size or by value; "
         "expected another export of the same model"
     )
+
+
+def _fits_by_extent(weights: Sequence[ir.Value], extents: AbstractSet[_Extent]) -> bool:
+    """Whether weights that an exporter folded and renamed may be these: one that took in a norm keeps its extent."""
+    if any(_STATE_NAME.fullmatch(str(value.name)) for value in weights):
+        return False
+    return 2 * sum(_extent_of(value) in extents for value in weights) >= len(weights)
 
 
 def _weights(graph: ir.Graph) -> list[ir.Value]:

@@ -128,9 +128,23 @@ def test_weights_without_names_are_recognized_by_value() -> None:
         assert tensor is not None
         value.name = f"w{number}"
         value.const_value = ir.tensor(tensor.numpy().astype(np.float16).astype(np.float32), name=value.name)
-    mx.RecoverScopes(module=net)(model)
     with pytest.raises(mx.ModelExportError, match="does not fit the file"):
-        mx.RecoverScopes(module=Net())(model)
+        mx.RecoverScopes(module=nn.Linear(3, 5))(model)
+    mx.RecoverScopes(module=net)(model)
+
+
+def test_weights_that_took_in_a_norm_are_recognized_by_their_extent() -> None:
+    """An exporter gave them other names and values: the right module is not refused, and one of other sizes is."""
+    model = file_of(Net())
+    for number, value in enumerate(list(model.graph.initializers.values())):
+        tensor = value.const_value
+        assert tensor is not None
+        value.name = f"onnx::Conv_{number}"
+        value.const_value = ir.tensor(tensor.numpy() * 1.7, name=value.name)
+    with pytest.raises(mx.ModelExportError, match="does not fit the file"):
+        mx.RecoverScopes(module=nn.Linear(3, 5))(model)
+    mx.RecoverScopes(module=Net())(model)
+    assert "blocks.1.fc2" in paths(model)
 
 
 def test_without_weights_nothing_is_measured() -> None:
