@@ -101,6 +101,8 @@ def _check_external_data(tensors: Iterable[ir.ExternalTensor], directory: Path, 
     tensors = list(tensors)
     needed: dict[str, tuple[int, str]] = {}
     for tensor in tensors:
+        if tensor.nbytes < 0 or (tensor.offset or 0) < 0:
+            raise ModelExportError(f"load {source}: the tensor {tensor.name!r} has a negative size or offset")
         if tensor.length is not None and tensor.length != tensor.nbytes:
             said = f"{tensor.length} bytes of data, and its type and shape say {tensor.nbytes}"
             raise ModelExportError(f"load {source}: the tensor {tensor.name!r} is said to have {said}")

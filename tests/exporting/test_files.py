@@ -305,6 +305,18 @@ def test_a_length_that_is_not_the_tensors_is_refused(tmp_path: Path, length: int
         load(path)
 
 
+def test_a_negative_size_is_refused(tmp_path: Path) -> None:
+    """It would end before it begins, and no data file would be looked at for it."""
+    path = write(proto_of(), tmp_path / "m.onnx", external=True)
+    proto = onnx.load(path, load_external_data=False)
+    for tensor in proto.graph.initializer:
+        tensor.dims[:] = [-4]
+        del tensor.external_data[1:]
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelExportError, match=r"the tensor '[wb]' has a negative size or offset"):
+        load(path)
+
+
 @pytest.mark.parametrize("uncommon", [False, True])
 def test_external_data_of_a_functions_default_is_checked(tmp_path: Path, *, uncommon: bool) -> None:
     """By either reader: a location outside of the model's directory is refused wherever a tensor is."""
