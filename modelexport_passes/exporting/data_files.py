@@ -1,24 +1,83 @@
-"""Data files of saved models: their names, which are never used again for other content, and which are superseded.
+"""Data files of saved models: their names, which are superseded, and what a killed save leaves of them.
 
 The first data file of ``model.onnx`` is ``model.onnx.data``; one with other content gets a number higher than any that
-the directory or the model at the target knows (``model.onnx.1.data``, ...). So a model in memory that was read from an
-earlier file never reads another's weights.
+the directory or the model at the target knows (``model.onnx.1.data``, ...). A name comes back only when neither knows
+it any more. A model in memory does not rely on names: see `modelexport_passes.exporting.held_tensor`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import filecmp
+import json
 import mmap
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 DATA_SUFFIX = ".data"
 
 
-def identity_of(path: Path) -> tuple[int, int] | None:
+_INTENT = "intent.json"
+_LONGEST = 100
+
+Identity = tuple[int, int]
+"""Device and inode."""
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What a save will leave behind if it stops anywhere: written down so that it, or the next save, can clear it away.
+
+    Attributes:
+        target: name of the model file.
+        files: the data files in question, the new one and those that it supersedes.
+    """
+
+    target: str
+    files: tuple[Identity, ...]
+
+    def write(self, staging: Path) -> None:
+        """Keep it in a staging directory, in place of an earlier one."""
+        temporary = staging / f"{_INTENT}.new"
+        temporary.write_text(json.dumps(dataclasses.asdict(self)), encoding="utf-8")
+        temporary.replace(staging / _INTENT)
+
+
+def clear_away(staging: Path) -> None:
+    """Remove those of the intended data files that no model mentions: the new one or the old, by how far the save came.
+
+    Call it under the lock of the directory around. A staging directory that says anything else is left as it is.
+    """
+    try:
+        found: Any = json.loads((staging / _INTENT).read_text(encoding="utf-8"))
+        target = staging.with_name(found["target"])
+        files = {tuple(identity) for identity in found["files"]}
+    except (OSError, ValueError, KeyError, TypeError):  # none, or none of ours
+        return
+    if not staging.name.startswith(staging_prefix(target)):
+        return
+    for number in sorted(_numbered(target)):
+        path = _path(target, number)
+        if identity_of(path) in files and not _is_mentioned(path, target):
+            path.unlink(missing_ok=True)
+
+
+def staging_prefix(target: Path) -> str:
+    """How the names of a target's staging directories begin."""
+    return f".{target.name[:_LONGEST]}.mx-"
+
+
+def _is_mentioned(data: Path, target: Path) -> bool:
+    models = {target, *target.parent.glob("*.onnx")}
+    return any(_mentions(model, data.name) for model in models if model.is_file())
+
+
+def identity_of(path: Path) -> Identity | None:
     """Device and inode; None if there is no such file."""
     try:
         stat = path.lstat()
@@ -41,14 +100,6 @@ def settle_data(staged: Path, target: Path) -> Path:
     while not _claim(staged, _path(target, number)):
         number += 1
     return _path(target, number)
-
-
-def remove_placed(target: Path, made: tuple[int, int]) -> None:
-    """Remove the data file that was placed for a target, whatever its name, by what the disk says."""
-    for number in _numbered(target):
-        path = _path(target, number)
-        if identity_of(path) == made:
-            path.unlink(missing_ok=True)
 
 
 def superseded(target: Path, needed: set[str]) -> Iterator[Path]:

@@ -29,10 +29,16 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from modelexport_passes.errors import ModelExportError
-from modelexport_passes.exporting.data_files import identity_of, remove_placed, settle_data, superseded
+from modelexport_passes.exporting.data_files import (
+    Intent,
+    clear_away,
+    identity_of,
+    settle_data,
+    superseded,
+)
 from modelexport_passes.exporting.held_tensor import check_all_unchanged
 from modelexport_passes.exporting.reader import Uncommon
-from modelexport_passes.exporting.staging import directory_locked, staging_directory
+from modelexport_passes.exporting.staging import directory_locked, staging_directory, sync_directory
 from modelexport_passes.exporting.tensor_piece import Piece
 from modelexport_passes.exporting.weights import Tensors, bytes_of, data_directory, is_external
 from modelexport_passes.exporting.writer import model_bytes, model_pieces
@@ -185,32 +191,29 @@ def _settle(
     staged: Sequence[tuple[ir.Value, ir.ExternalTensor]],
     weights: Iterable[ir.Value],
 ) -> None:
-    """Give what is staged its names: the data, then the model that refers to it; then remove what nothing needs.
+    """Give what is staged its names: the data, then the model that refers to it.
 
-    An interrupt may come between any two steps, so what was reached is read off the disk and not off variables.
+    An interrupt may come between any two steps. What is left behind then is cleared away with the staging directory, by
+    what the disk says and not by variables.
     """
     data, new_model = staging / _STAGED_DATA, staging / target.name
-    made_data = identity_of(data) if staged else None
-    made_model: tuple[int, int] | None = None
-    old: list[Path] = []
-    try:
-        references: list[tuple[ir.Value, ir.ExternalTensor]] = []
-        if staged:
-            data_path = settle_data(data, target)
-            references = [(value, _reference(value, tensor, data_path)) for value, tensor in staged]
-        with _replaced(references):
-            _write_synced(new_model, _serialized(model, target))
-        _keep_mode(target, new_model)
-        _outside(weights, target.parent)  # another saver may have removed what this model refers to
-        old = list(superseded(target, _in_use(weights) | {os.path.realpath(t.path) for _, t in references}))
-        made_model = identity_of(new_model)
-        new_model.replace(target)
-    finally:
-        if made_model is not None and identity_of(target) == made_model:
-            for path in old:
-                path.unlink(missing_ok=True)
-        elif made_data is not None:
-            remove_placed(target, made_data)
+    files = [identity] if staged and (identity := identity_of(data)) is not None else []
+    references: list[tuple[ir.Value, ir.ExternalTensor]] = []
+    if staged:
+        Intent(target.name, (*files,)).write(staging)
+        data_path = settle_data(data, target)
+        references = [(value, _reference(value, tensor, data_path)) for value, tensor in staged]
+    with _replaced(references):
+        _write_synced(new_model, _serialized(model, target))
+    _keep_mode(target, new_model)
+    _outside(weights, target.parent)  # another saver may have removed what this model refers to
+    needed = _in_use(weights) | {os.path.realpath(tensor.path) for _, tensor in references}
+    old = [identity for path in superseded(target, needed) if (identity := identity_of(path)) is not None]
+    if files or old:
+        Intent(target.name, (*files, *old)).write(staging)
+    sync_directory(target.parent)  # the data has its name before a model refers to it
+    new_model.replace(target)
+    clear_away(staging)
 
 
 _STAGED_DATA = "weights"

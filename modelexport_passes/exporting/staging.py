@@ -17,6 +17,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO
 
+from modelexport_passes.exporting.data_files import clear_away, staging_prefix
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -24,7 +26,6 @@ except ImportError:  # Windows
 
 _NAME = re.compile(r"\..+\.mx-\w{8}\.tmp", re.DOTALL)
 _LOCK = "lock"
-_LONGEST = 100
 
 
 @contextlib.contextmanager
@@ -35,12 +36,14 @@ def staging_directory(target: Path) -> Generator[Path]:
     try:
         with directory_locked(target.parent):
             _sweep(target.parent)
-            prefix = f".{target.name[:_LONGEST]}.mx-"
-            path = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=target.parent))
+            path = Path(tempfile.mkdtemp(prefix=staging_prefix(target), suffix=".tmp", dir=target.parent))
             alive = (path / _LOCK).open("wb")
             _lock(alive, wait=True)
         yield path
     finally:
+        if path is not None:
+            with directory_locked(target.parent):
+                clear_away(path)
         if alive is not None:
             alive.close()
         if path is not None:
@@ -59,6 +62,18 @@ def directory_locked(folder: Path) -> Generator[None]:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
+
+
+def sync_directory(folder: Path) -> None:
+    """Have the names in a directory on disk before going on. Does nothing where directories cannot be opened."""
+    if fcntl is None:
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system that does not sync directories
+            os.fsync(handle)
     finally:
         os.close(handle)
 
@@ -91,4 +106,5 @@ def _sweep(folder: Path) -> None:
         except OSError:  # somebody else's
             dead = False
         if dead:
+            clear_away(path)
             shutil.rmtree(path, ignore_errors=True)

@@ -6,6 +6,7 @@ The counts are small here; ``MX_RACES=10`` runs ten times as many.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -28,7 +29,7 @@ SIZE = 1 << 16
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and locks of POSIX")
 
 SAVER = """
-import sys, numpy as np, onnx_ir as ir
+import signal, sys, numpy as np, onnx_ir as ir
 import modelexport_passes as mx
 from modelexport_passes.exporting import saving
 saving.INLINE_LIMIT = 1000
@@ -40,6 +41,7 @@ def model(number):
     return ir.Model(graph, ir_version=10)
 
 models = [model(int(sys.argv[2]) + index) for index in range(3)]
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line does
 print("ready", flush=True)
 try:
     for turn in range(int(sys.argv[3])):
@@ -78,7 +80,7 @@ def hidden(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize(("sent", "count"), [(signal.SIGKILL, 6), (signal.SIGINT, 30)])
+@pytest.mark.parametrize(("sent", "count"), [(signal.SIGKILL, 6), (signal.SIGINT, 30), (signal.SIGTERM, 10)])
 def test_a_killed_saver_leaves_a_whole_model(tmp_path: Path, sent: signal.Signals, count: int) -> None:
     """At random moments; and what a killed one left in the making is gone after the next save there."""
     target = tmp_path / "m.onnx"
@@ -91,6 +93,80 @@ def test_a_killed_saver_leaves_a_whole_model(tmp_path: Path, sent: signal.Signal
         assert_whole(target)
     saver(target, 0, 1).wait()
     assert_whole(target)
+    assert len(list(tmp_path.iterdir())) == 2, sorted(tmp_path.iterdir())
+
+
+KILLED = """
+import os, signal
+def killed_behind(holder, step):
+    real = getattr(holder, step)
+    def behind(*args, **kwargs):
+        real(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+    setattr(holder, step, behind)
+from pathlib import Path
+from modelexport_passes.exporting import data_files, saving
+"""
+
+
+@pytest.mark.parametrize(
+    "step", ["data_files.os, 'link'", "saving, 'settle_data'", "saving, 'superseded'", "saving, 'sync_directory'"]
+)
+@pytest.mark.parametrize("behind", [False, True])
+def test_what_a_saver_had_placed_when_it_was_killed_is_removed_by_the_next(
+    tmp_path: Path, step: str, *, behind: bool
+) -> None:
+    """Before the model is in its place, its data goes; behind that, the old model's. A neighbour's data stays."""
+    target, neighbour = tmp_path / "m.onnx", tmp_path / "n.onnx"
+    for path in (target, neighbour):
+        assert saver(path, 0, 1).wait() == 0
+    where = "Path, 'replace'" if behind else step
+    # The intent is put in its place by a rename, too: that of the model is the first onto the target.
+    hook = f"killed_behind({where})" if not behind else REPLACED
+    for turn in range(3):
+        code = f"{KILLED}{hook}\n{SAVER}"
+        command = [sys.executable, "-c", code, str(target), str(10 * turn + 1), "1"]
+        assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+        assert_whole(target)
+    assert saver(target, 5, 1).wait() == 0
+    assert_whole(target)
+    assert_whole(neighbour)
+    assert len(list(tmp_path.iterdir())) == 4, sorted(tmp_path.iterdir())
+
+
+REPLACED = """
+replace = Path.replace
+def replaced(path, target):
+    result = replace(path, target)
+    if str(target).endswith("m.onnx"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+Path.replace = replaced
+"""
+
+
+def test_an_intent_that_is_none_of_ours_removes_nothing(tmp_path: Path) -> None:
+    """Whatever a directory of that name says, only data files that no model mentions and that are the same go."""
+    target = tmp_path / "m.onnx"
+    assert saver(target, 0, 1).wait() == 0
+    data = tmp_path / "m.onnx.data"
+    other = tmp_path / "other.data"
+    other.write_bytes(b"mine")
+    identity = [data.stat().st_dev, data.stat().st_ino]
+    theirs = [other.stat().st_dev, other.stat().st_ino]
+    entries = ["", "{", "[]", "7", "null", '{"target": 7, "data": null, "model": null, "old": {}}']
+    entries += [
+        json.dumps({"target": name, "data": made, "model": None, "old": {}})
+        for name in ("m.onnx", "other", "../m.onnx", "..", "m.onnx\0", "x" * 5000)
+        for made in (identity, theirs)
+    ]
+    for number, text in enumerate(entries):
+        staging = tmp_path / f".m.onnx.mx-{number:08d}.tmp"
+        staging.mkdir()
+        (staging / "intent.json").write_text(text)
+    assert saver(tmp_path / "new.onnx", 3, 1).wait() == 0
+    assert_whole(target)
+    assert other.read_bytes() == b"mine"
     assert not hidden(tmp_path)
 
 
@@ -108,7 +184,9 @@ def test_savers_at_one_path_take_turns(tmp_path: Path) -> None:
         assert len(list(tmp_path.iterdir())) == 2, f"turn {turn}: {sorted(tmp_path.iterdir())}"
 
 
-@pytest.mark.parametrize("step", ["settle_data", "identity_of", "superseded", "replace", "unlink"])
+@pytest.mark.parametrize(
+    "step", ["settle_data", "identity_of", "superseded", "sync_directory", "clear_away", "replace", "unlink"]
+)
 def test_an_interrupt_behind_any_step_leaves_a_whole_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
